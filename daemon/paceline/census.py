@@ -1,0 +1,113 @@
+"""The conservation law's terms and all that ``status`` shows, from one script call. Pure."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+IN_TERMS = ("accepted", "moved_in")
+END_TERMS = ("sent", "expired", "cancelled", "dropped", "moved_out")
+CONTAINERS = ("dead", "parked", "ready", "scheduled", "leased")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class WorkerSeen:
+    """A worker as its last heartbeat told: its lease may have lapsed (``live`` False)."""
+
+    id: str
+    live: bool
+    lease_left_s: float
+    slots: int
+    facts: Mapping[str, Any]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Census:
+    """One destination at one instant (``now_us``, Redis time).
+
+    ``law`` holds the law's terms by name; ``counters`` all monotonic totals; ``histogram`` maps
+    ``api:<upper bound us>`` and ``sent:<...>`` to counts, and ``api:sum`` to microseconds.
+    """
+
+    destination: str
+    now_us: int
+    law: Mapping[str, int]
+    counters: Mapping[str, int]
+    sizes: Mapping[str, int]
+    gate: Mapping[str, str]
+    config: Mapping[str, str]
+    workers: Sequence[WorkerSeen]
+    daemons: int
+    outcomes: Mapping[str, int]
+    histogram: Mapping[str, float]
+
+    @property
+    def difference(self) -> int:
+        """What came in less what is accounted for: 0 when the law holds."""
+        arrived = sum(self.law[term] for term in IN_TERMS)
+        return arrived - sum(self.law[term] for term in (*END_TERMS, *CONTAINERS))
+
+    @property
+    def sound(self) -> bool:
+        """Whether the conservation law holds."""
+        return self.difference == 0
+
+    @property
+    def unfinished(self) -> int:
+        """Messages that still want sending: ready, scheduled and leased."""
+        return self.law["ready"] + self.law["scheduled"] + self.law["leased"]
+
+    def closed(self) -> tuple[str, float | None, str] | None:
+        """(what, seconds left or None for ever, why) while paused or held, else None."""
+        for what, field in (("paused", "pause"), (self.gate.get("hold_kind", "held"), "hold")):
+            until = float(self.gate.get(f"{field}_until", "0"))
+            if until == -1:
+                return what, None, self.gate.get(f"{field}_why", "")
+            if until > self.now_us:
+                return what, (until - self.now_us) / 1e6, self.gate.get(f"{field}_why", "")
+        return None
+
+
+def decode_census(destination: str, reply: Sequence[Any]) -> Census:
+    """Decodes the reply of ``census.lua``."""
+    now, counters, gate, cfg, workers, slots, facts, outcomes, histogram, sizes, daemons = reply
+    now_us = int(now)
+    n = {name: int(value) for name, value in _pairs(counters)}
+    size = {name: int(float(value)) for name, value in _pairs(sizes)}
+    law = {term: n.get(term, 0) for term in (*IN_TERMS, *END_TERMS)}
+    law |= {term: size[term] for term in CONTAINERS}
+    held = {name: int(value) for name, value in _pairs(slots)}
+    told = dict(_pairs(facts))
+    return Census(
+        destination=destination,
+        now_us=now_us,
+        law=law,
+        counters=n,
+        sizes=size,
+        gate=dict(_pairs(gate)),
+        config=dict(_pairs(cfg)),
+        workers=[
+            WorkerSeen(
+                id=name,
+                live=float(until) > now_us,
+                lease_left_s=(float(until) - now_us) / 1e6,
+                slots=held.get(name, 0),
+                facts=json.loads(told.get(name) or "{}"),
+            )
+            for name, until in _pairs(workers)
+        ],
+        daemons=sum(1 for _, until in _pairs(daemons) if float(until) > now_us),
+        outcomes={name: int(value) for name, value in _pairs(outcomes)},
+        histogram={name: float(value) for name, value in _pairs(histogram)},
+    )
+
+
+def _pairs(flat: Sequence[Any]) -> list[tuple[str, str]]:
+    texts = [_text(item) for item in flat]
+    return list(zip(texts[::2], texts[1::2], strict=True))
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)

@@ -1,0 +1,68 @@
+#!lua flags=allow-oom
+--@lib
+-- begin: the gate at the wire, asked when the connection is up and the request is about to be
+-- written. Checks fencing, cancel, expiry, pause and hold, draws one permit of the destination's
+-- bucket and marks the message begun, all in one call.
+--
+-- The bucket holds K = burst - connections (gate.k, kept by slots), so that permits drawn but not
+-- yet written, at most one a connection, never add up to more than the burst at the wire.
+-- It never reserves more than 250 ms ahead, so that a pause acts at once.
+-- A missing bucket starts empty, and so does one after a restart of Redis: its last draws may be
+-- lost. A clock that steps back adds nothing; one that steps forward adds at most K.
+--
+-- KEYS  {destination}
+-- ARGV  now_us or '', id, nonce, run_id of the Redis that the caller's connection reached
+-- Returns {'go', wait_us, now_us, attempt}: write the first byte after wait_us
+--         {'wait', us}: no permit within 250 ms; ask again then
+--         {'closed', what, us or -1, why}: paused or held: give the message back or wait
+--         {'gone', what}: not this batch's message (any more): cancelled, expired, fenced
+local AHEAD_US = 250000
+T = KEYS[1]
+local now, id, nonce, run = clock(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
+
+local m = read(id)
+if not m or m.nonce ~= nonce or (m.state ~= 'L' and m.state ~= 'B') then return {'gone', 'fenced'} end
+local cfg = redis.call('HMGET', K('cfg'), 'rate', 'reserve', 'max_age_us')
+local rate = tonumber(cfg[1])
+if m.flag == 'c' then
+  -- Cancelled after a begin whose request was never written, for the caller asks again.
+  leave(m)
+  finish(m, 'C', now, m.nonce)
+  bump('cancelled')
+  write_tally()
+  return {'gone', 'cancelled'}
+end
+if is_over(m, now, tonumber(cfg[3])) then
+  expire_message(m, now)
+  write_tally()
+  return {'gone', 'expired'}
+end
+local what, till, why = closed(now)
+if what then return {'closed', what, till == -1 and -1 or till - now, why} end
+
+local g = redis.call('HMGET', K('gate'), 'level', 'at', 'run', 'k')
+local level, at, cap = tonumber(g[1]), tonumber(g[2]), tonumber(g[4] or 0)
+local reset = not level or g[3] ~= run
+if reset then
+  level, at = math.min(level or 0, 0), now
+elseif now < at then
+  reset, at = true, now
+else
+  level, at = math.min(cap, level + (now - at) * rate / 1000000), now
+end
+local need = 1
+if m.prio ~= '0' then need = 1 + tonumber(cfg[2]) end
+local wait_us = 0
+if level < need then wait_us = math.ceil((need - level) * 1000000 / rate) end
+if cap < 1 or wait_us > AHEAD_US then
+  if reset then redis.call('HSET', K('gate'), 'level', level, 'at', at, 'run', run) end
+  return {'wait', cap < 1 and AHEAD_US or wait_us - AHEAD_US}
+end
+redis.call('HSET', K('gate'), 'level', level - 1, 'at', at, 'run', run)
+if m.state == 'L' then
+  m.state, m.attempts = 'B', math.min(m.attempts + 1, 65535)
+  write(m)
+end
+bump('permits')
+write_tally()
+return {'go', wait_us, now, m.attempts}

@@ -1,0 +1,46 @@
+#!lua flags=no-writes,allow-oom
+--@lib
+-- census: every term of the conservation law in one call, and what status shows.
+--   accepted + moved_in = sent + expired + cancelled + dropped + moved_out   (counters)
+--                       + dead + parked + ready + scheduled + leased         (container sizes)
+--
+-- KEYS  {destination}
+-- ARGV  now_us or ''
+-- Returns flat lists: {now, counters, gate, cfg, workers with scores, slots, facts, outcomes,
+--         histogram, sizes, daemons with scores}
+--         sizes: dead, parked, scheduled, leased, begun batches..., see below (name, value)
+T = KEYS[1]
+local now = clock(ARGV[1])
+local sizes = {'dead', redis.call('ZCARD', K('dead')), 'parked', redis.call('ZCARD', K('parked')),
+  'scheduled', redis.call('ZCARD', K('s'))}
+local function put(name, value)
+  sizes[#sizes + 1] = name
+  sizes[#sizes + 1] = value
+end
+local names, ready, oldest = {'high', 'normal', 'bulk'}, 0, nil
+for prio = 0, 2 do
+  local here = 0
+  for _, tenant in ipairs(redis.call('ZRANGE', K('t:' .. prio), 0, -1)) do
+    local place = K('r:' .. prio .. ':' .. tenant)
+    here = here + redis.call('ZCARD', place)
+    local first = redis.call('ZRANGE', place, 0, 0)[1]
+    local m = first and read(first)
+    if m and (not oldest or m.at < oldest) then oldest = m.at end
+  end
+  put('ready_' .. names[prio + 1], here)
+  ready = ready + here
+end
+put('ready', ready)
+local leased = 0
+local nonces = redis.call('ZRANGE', K('batches'), 0, -1)
+for _, nonce in ipairs(nonces) do leased = leased + redis.call('SCARD', K('b:' .. nonce)) end
+put('leased', leased)
+put('batches', #nonces)
+put('invitations', redis.call('ZCARD', K('inv')))
+put('oldest_us', oldest and math.max(0, now - oldest) or 0)
+local due = redis.call('ZRANGE', K('s'), 0, 0, 'WITHSCORES')[2]
+put('next_due_us', due and math.max(0, tonumber(due) - now) or -1)
+return {string.format('%.0f', now), redis.call('HGETALL', K('n')), redis.call('HGETALL', K('gate')),
+  redis.call('HGETALL', K('cfg')), redis.call('ZRANGE', K('workers'), 0, -1, 'WITHSCORES'),
+  redis.call('HGETALL', K('slots')), redis.call('HGETALL', K('facts')), redis.call('HGETALL', K('o')),
+  redis.call('HGETALL', K('h')), sizes, redis.call('ZRANGE', K('daemons'), 0, -1, 'WITHSCORES')}

@@ -1,0 +1,151 @@
+-- Shared words of every transition: key names, the message header, the containers.
+-- scripts.py puts this text between a script's first line and its body; nothing else is composed.
+--
+-- T is KEYS[1], the hash tag "{destination}". Every key starts with it, so one destination lives
+-- in one slot, and every name is composed here from T alone (docs/keys.md lists them).
+--
+-- A message is ONE string, T:m:<id> = header (60 bytes) .. tenant .. campaign .. payload bytes.
+-- One key a message keeps a queued kilobyte cheap; the header changes in place (SETRANGE), so a
+-- state change neither copies the payload nor logs it again.
+--   offset 0  c1  'P'
+--          1  c1  state: R ready, W scheduled, L leased, B leased and begun, D dead, K parked
+--          2  H   attempts begun (requests that may have reached the wire)
+--          4  H   tries charged
+--          6  c16 nonce of the batch that holds it, or that held it last (the fencing token)
+--         22  c1  priority: 0 high, 1 normal, 2 bulk
+--         23  c1  flag: '-', or 'c' cancel asked while begun
+--         24  d   seq: its place in the queue
+--         32  d   accepted at, us      40 d expires at, us (0 never)     48 d due at, us
+--         56  B B H  lengths of tenant, campaign, and a reserved part
+-- What stays after the end is a record in the same key, with an expiry:
+--   'p', state (S sent, C cancelled, X expired, T dropped), nonce c16, time d, SHA-1 of the
+--   payload c20, provider's id.
+local HEADER, HEADER_LEN, RECORD_HEAD = '>c1c1HHc16c1c1ddddBBH', 60, 46
+local NO_NONCE = '----------------'
+local T
+
+local function K(name) return T .. ':' .. name end
+
+-- Redis TIME in microseconds unless a test injects it: whole seconds are too coarse for 100/s.
+local function clock(injected)
+  if injected and injected ~= '' then return tonumber(injected) end
+  local t = redis.call('TIME')
+  return t[1] * 1000000 + t[2]
+end
+
+local tally = {}
+local function bump(field, by) tally[field] = (tally[field] or 0) + (by or 1) end
+local function write_tally()
+  for field, by in pairs(tally) do
+    if by ~= 0 then redis.call('HINCRBY', K('n'), field, by) end
+  end
+  tally = {}
+end
+
+-- The header as a table, or nil where there is no live message of that id. pcall: a key of another
+-- type under that name (somebody's own write) must not stop a script half-way.
+local function read(id)
+  local h = redis.pcall('GETRANGE', K('m:' .. id), 0, HEADER_LEN - 1)
+  if type(h) ~= 'string' or #h < HEADER_LEN or string.sub(h, 1, 1) ~= 'P' then return nil end
+  local m = {id = id}
+  local _, tl, cl, xl
+  _, m.state, m.attempts, m.tries, m.nonce, m.prio, m.flag, m.seq, m.at, m.expires, m.due,
+    tl, cl, xl = struct.unpack(HEADER, h)
+  m.tenant, m.body_from = '', HEADER_LEN + tl + cl + xl
+  if tl > 0 then
+    m.tenant = redis.call('GETRANGE', K('m:' .. id), HEADER_LEN, HEADER_LEN + tl - 1)
+  end
+  return m
+end
+
+-- Writes what a transition may change: state, attempts, tries, nonce, priority, flag.
+local function write(m)
+  redis.call('SETRANGE', K('m:' .. m.id), 1,
+    struct.pack('>c1HHc16c1c1', m.state, m.attempts, m.tries, m.nonce, m.prio, m.flag))
+end
+
+-- Into ready, at its place by seq. True when its tenant was idle (the scheduler may be asleep).
+-- A tenant that becomes active joins at the lowest pass: it neither waits nor owes for its absence.
+local function to_ready(m)
+  m.state = 'R'
+  redis.call('ZADD', K('r:' .. m.prio .. ':' .. m.tenant), m.seq, m.id)
+  local ring = K('t:' .. m.prio)
+  local low = redis.call('ZRANGE', ring, 0, 0, 'WITHSCORES')[2] or '0'
+  return redis.call('ZADD', ring, 'NX', low, m.tenant) == 1
+end
+
+local function from_ready(m)
+  local place = K('r:' .. m.prio .. ':' .. m.tenant)
+  redis.call('ZREM', place, m.id)
+  if redis.call('EXISTS', place) == 0 then redis.call('ZREM', K('t:' .. m.prio), m.tenant) end
+end
+
+local function to_scheduled(m, due)
+  m.state, m.due = 'W', due
+  redis.call('SETRANGE', K('m:' .. m.id), 48, struct.pack('>d', due))
+  redis.call('ZADD', K('s'), due, m.id)
+end
+
+-- Out of the batch that holds it; an empty batch goes.
+local function from_batch(m)
+  local batch = K('b:' .. m.nonce)
+  redis.call('SREM', batch, m.id)
+  if redis.call('EXISTS', batch) == 0 then
+    redis.call('DEL', K('bm:' .. m.nonce))
+    redis.call('ZREM', K('batches'), m.nonce)
+  end
+end
+
+local function leave(m)
+  if m.state == 'R' then from_ready(m)
+  elseif m.state == 'W' then redis.call('ZREM', K('s'), m.id)
+  elseif m.state == 'D' then redis.call('ZREM', K('dead'), m.id)
+  elseif m.state == 'K' then redis.call('ZREM', K('parked'), m.id)
+  else from_batch(m) end
+end
+
+-- One attempt on record (JSON), the last ten kept.
+local function note_attempt(id, json)
+  redis.call('RPUSH', K('a:' .. id), json)
+  redis.call('LTRIM', K('a:' .. id), -10, -1)
+end
+
+local function sha1_raw(hex)
+  return (string.gsub(hex, '..', function(h) return string.char(tonumber(h, 16)) end))
+end
+
+-- The end: the payload goes, a record stays for the destination's window. The message must have
+-- left its container. `sha` is 20 raw bytes, or nil: then the payload is hashed here.
+local function finish(m, state, now, nonce, sha, provider_id)
+  local name = K('m:' .. m.id)
+  local size = redis.call('STRLEN', name)
+  if not sha or #sha ~= 20 then
+    sha = sha1_raw(redis.sha1hex(redis.call('GETRANGE', name, m.body_from, -1)))
+  end
+  local keep_ms = math.floor(tonumber(redis.call('HGET', K('cfg'), 'record_us')) / 1000)
+  redis.call('SET', name, 'p' .. state .. nonce .. struct.pack('>d', now) .. sha
+    .. string.sub(provider_id or '', 1, 100), 'PX', keep_ms)
+  redis.call('PEXPIRE', K('a:' .. m.id), keep_ms)
+  if m.expires > 0 then redis.call('ZREM', K('e'), m.id) end
+  bump('bytes', -(size - m.body_from))
+end
+
+local function is_over(m, now, max_age_us)
+  return (m.expires > 0 and m.expires <= now) or m.at + max_age_us <= now
+end
+
+local function expire_message(m, now)
+  leave(m)
+  finish(m, 'X', now, m.nonce)
+  bump('expired')
+end
+
+-- Paused, or held: what, until when (us, -1 for ever), why. nil when the way is free.
+local function closed(now)
+  local g = redis.call('HMGET', K('gate'), 'pause_until', 'pause_why',
+    'hold_until', 'hold_why', 'hold_kind')
+  local pause, hold = tonumber(g[1] or 0), tonumber(g[3] or 0)
+  if pause == -1 or pause > now then return 'paused', pause, g[2] or '' end
+  if hold == -1 or hold > now then return g[5] or 'held', hold, g[4] or '' end
+  return nil
+end

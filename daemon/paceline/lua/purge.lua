@@ -1,0 +1,32 @@
+#!lua flags=allow-oom
+--@lib
+-- purge: ready and scheduled -> dropped, all of a destination, by an operator's word; called again
+-- until it answers 0.
+--
+-- KEYS  {destination}
+-- ARGV  now_us or '', at most how many
+-- Returns how many were dropped
+T = KEYS[1]
+local now, most, ids = clock(ARGV[1]), tonumber(ARGV[2]), {}
+for prio = 0, 2 do
+  for _, tenant in ipairs(redis.call('ZRANGE', K('t:' .. prio), 0, -1)) do
+    if #ids >= most then break end
+    local place = K('r:' .. prio .. ':' .. tenant)
+    for _, id in ipairs(redis.call('ZRANGE', place, 0, most - #ids - 1)) do ids[#ids + 1] = id end
+  end
+end
+if #ids < most then
+  for _, id in ipairs(redis.call('ZRANGE', K('s'), 0, most - #ids - 1)) do ids[#ids + 1] = id end
+end
+local count = 0
+for _, id in ipairs(ids) do
+  local m = read(id)
+  if m then
+    leave(m)
+    finish(m, 'T', now, m.nonce)
+    bump('dropped')
+    count = count + 1
+  end
+end
+write_tally()
+return count

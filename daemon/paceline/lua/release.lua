@@ -1,0 +1,67 @@
+#!lua flags=allow-oom
+--@lib
+-- release: one invitation into the window. An invitation says to whatever worker gets it "take up
+-- to n"; which messages, is settled at take. It is leased: RQ may lose the job that carries it, and
+-- then its place in the window frees itself.
+--
+-- KEYS  {destination}
+-- ARGV  now_us or '', lane (high|any), invitation id, largest batch, invitation lease us
+-- Returns {n, why, retry_us}: n messages invited; 0 with why: idle, paused/held/..., no-worker,
+--         window (enough is out already), rate (the bucket of releases; retry_us says when).
+T = KEYS[1]
+local now, lane, invitation = clock(ARGV[1]), ARGV[2], ARGV[3]
+local largest, lease_us = tonumber(ARGV[4]), tonumber(ARGV[5])
+
+for _, old in ipairs(redis.call('ZRANGEBYSCORE', K('inv'), '-inf', now)) do
+  redis.call('ZREM', K('inv'), old)
+  redis.call('HDEL', K('invn'), old)
+end
+if redis.call('ZSCORE', K('inv'), invitation) then return {0, 'repeated', 0} end
+
+local function waiting(prio)
+  local total = 0
+  for _, tenant in ipairs(redis.call('ZRANGE', K('t:' .. prio), 0, -1)) do
+    total = total + redis.call('ZCARD', K('r:' .. prio .. ':' .. tenant))
+  end
+  return total
+end
+
+local out = {high = 0, any = 0}
+for _, what in ipairs(redis.call('HVALS', K('invn'))) do
+  local its_lane, n = what:match('^(%a+):(%d+)$')
+  out[its_lane] = out[its_lane] + tonumber(n)
+end
+local want
+if lane == 'high' then
+  want = waiting(0) - out.high
+else
+  -- An "any" batch takes high messages too, should their own invitation be late.
+  want = waiting(1) + waiting(2) - out.any
+end
+if want < 1 then return {0, 'idle', 0} end
+local why = closed(now)
+if why then return {0, why, 0} end
+local workers = redis.call('ZCOUNT', K('workers'), '(' .. string.format('%.0f', now), '+inf')
+if workers == 0 then return {0, 'no-worker', 0} end
+
+local cfg = redis.call('HMGET', K('cfg'), 'rate', 'burst')
+local rate, burst = tonumber(cfg[1]), tonumber(cfg[2])
+local n = math.min(want, largest)
+if lane ~= 'high' then
+  local ahead = math.max(2 * workers * largest, math.floor(rate)) - out.high - out.any
+  -- A whole batch or none: filling the last gap of the window would make batches of one.
+  if ahead < n then return {0, 'window', 0} end
+  -- The bucket of releases: the same rate and burst as the one at the wire. It only smooths; what
+  -- the provider sees is decided by begin. High invitations draw on it but never wait for it.
+  local g = redis.call('HMGET', K('gate'), 'rel_level', 'rel_at')
+  local level, at = tonumber(g[1] or burst), tonumber(g[2] or now)
+  if now > at then level = math.min(burst, level + (now - at) * rate / 1000000) end
+  if level < n then
+    redis.call('HSET', K('gate'), 'rel_level', level, 'rel_at', now)
+    return {0, 'rate', math.ceil((n - level) * 1000000 / rate)}
+  end
+  redis.call('HSET', K('gate'), 'rel_level', level - n, 'rel_at', now)
+end
+redis.call('ZADD', K('inv'), now + lease_us, invitation)
+redis.call('HSET', K('invn'), invitation, lane .. ':' .. n)
+return {n, 'released', 0}

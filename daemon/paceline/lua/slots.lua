@@ -1,0 +1,66 @@
+#!lua flags=allow-oom
+--@lib
+-- slots: a worker's heartbeat, and its share of the account's connections. Live workers divide the
+-- connections evenly; one that must shrink keeps what it has open until it says it closed it, so
+-- the sum never exceeds the account's.
+--
+-- A worker whose lease lapsed may be frozen with a permit in hand. Its connections are given to the
+-- others, and for each the bucket holds one permit less (gate.k), until it is back or known dead.
+-- Where that would leave no bucket, they are not given out.
+--
+-- KEYS  {destination}
+-- ARGV  now_us or '', op, worker id, connections open now, facts about the worker (JSON)
+--   op  beat   alive (again); asks for its share
+--       leave  stopped cleanly, everything settled or given back
+--       bury   known dead (its process is gone): its slots are free and owe nothing
+-- Returns {allowance, live workers, bucket size K}
+T = KEYS[1]
+local now, op, me, open = clock(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
+local cfg = redis.call('HMGET', K('cfg'), 'lease_us', 'connections', 'burst', 'reserve')
+local lease_us, most, burst = tonumber(cfg[1]), tonumber(cfg[2]), tonumber(cfg[3])
+
+if op == 'beat' then
+  redis.call('ZADD', K('workers'), now + lease_us, me)
+  redis.call('HSET', K('facts'), me, ARGV[5])
+else
+  redis.call('ZREM', K('workers'), me)
+  redis.call('HDEL', K('slots'), me)
+  redis.call('HDEL', K('facts'), me)
+end
+
+local live, rank, lapsed, others = 0, nil, 0, 0
+local held = {}
+local flat = redis.call('HGETALL', K('slots'))
+for i = 1, #flat, 2 do held[flat[i]] = tonumber(flat[i + 1]) end
+local members = redis.call('ZRANGE', K('workers'), 0, -1, 'WITHSCORES')
+local names = {}
+for i = 1, #members, 2 do
+  if tonumber(members[i + 1]) > now then
+    names[#names + 1] = members[i]
+    if members[i] ~= me then others = others + (held[members[i]] or 0) end
+  else
+    lapsed = lapsed + (held[members[i]] or 0)
+  end
+end
+table.sort(names)
+live = #names
+for i, name in ipairs(names) do if name == me then rank = i end end
+
+local usable = math.max(0, math.min(most, burst - 1 - tonumber(cfg[4]) - lapsed))
+if lapsed == 0 then usable = math.max(1, usable) end
+local mine = 0
+if op == 'beat' then
+  local share = math.floor(usable / live) + (rank <= usable % live and 1 or 0)
+  local had = math.max(held[me] or 0, open)
+  if had > share then
+    mine = math.max(share, open)
+  else
+    mine = math.max(had, math.min(share, usable - others))
+  end
+  redis.call('HSET', K('slots'), me, mine)
+  mine = math.min(mine, share)
+end
+local standing = others + math.max(tonumber(redis.call('HGET', K('slots'), me) or 0), 0)
+local k = math.max(0, burst - math.max(usable, standing) - lapsed)
+redis.call('HSET', K('gate'), 'k', k)
+return {mine, live, k}

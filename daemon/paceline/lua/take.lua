@@ -1,0 +1,100 @@
+#!lua flags=allow-oom
+--@lib
+-- take: ready -> leased, up to n messages, by this worker under a nonce (the fencing token).
+-- Repeated with the same nonce it returns the same batch. Which messages is settled here, at the
+-- last moment: highest priority first, at least 10% for bulk while some waits, fair between
+-- tenants (each in turn, by what it was served: the ring's score).
+--
+-- KEYS  {destination}
+-- ARGV  now_us or '', worker id, nonce (16 characters), n, lane (high|any), invitation id or ''
+-- Returns {'batch', id, bytes, id, bytes, ...} (bytes of the whole string, header included; may
+--         be empty), or {'closed', what}, {'stale'} (the invitation was used or ran out),
+--         {'not-live'} (the worker's own lease ran out: it says so by slots first).
+T = KEYS[1]
+local now, worker, nonce, n, lane = clock(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
+local batch = K('b:' .. nonce)
+
+local function reply(ids)
+  local out = {'batch'}
+  for _, id in ipairs(ids) do
+    out[#out + 1] = id
+    out[#out + 1] = redis.call('STRLEN', K('m:' .. id))
+  end
+  return out
+end
+
+if redis.call('EXISTS', batch) == 1 then
+  local held = {}
+  for _, id in ipairs(redis.call('SMEMBERS', batch)) do
+    local m = read(id)
+    held[#held + 1] = {id = id, prio = m.prio, seq = m.seq}
+  end
+  table.sort(held, function(a, b)
+    if a.prio ~= b.prio then return a.prio < b.prio end
+    return a.seq < b.seq
+  end)
+  for i, m in ipairs(held) do held[i] = m.id end
+  return reply(held)
+end
+
+if ARGV[6] ~= '' then
+  redis.call('HDEL', K('invn'), ARGV[6])
+  if redis.call('ZREM', K('inv'), ARGV[6]) == 0 then return {'stale'} end
+end
+local what = closed(now)
+if what then return {'closed', what} end
+local live_until = redis.call('ZSCORE', K('workers'), worker)
+if not live_until or tonumber(live_until) <= now then return {'not-live'} end
+
+local cfg = redis.call('HMGET', K('cfg'), 'max_age_us', 'lease_us')
+local max_age_us, lease_us = tonumber(cfg[1]), tonumber(cfg[2])
+local taken = {}
+
+local function keep(id)
+  local m = read(id)
+  -- A place without its message: somebody deleted the key. audit tells; nothing stalls.
+  if not m or m.state ~= 'R' then return end
+  if is_over(m, now, max_age_us) then
+    expire_message(m, now)
+    return
+  end
+  m.state, m.nonce = 'L', nonce
+  write(m)
+  taken[#taken + 1] = id
+end
+
+local function pop(prio, upto)
+  local ring = K('t:' .. prio)
+  while #taken < upto do
+    local first = redis.call('ZRANGE', ring, 0, 0)[1]
+    if not first then return end
+    local share = math.max(1, math.floor((upto - #taken) / redis.call('ZCARD', ring)))
+    local place = K('r:' .. prio .. ':' .. first)
+    local got = redis.call('ZPOPMIN', place, share)
+    for i = 1, #got, 2 do keep(got[i]) end
+    if redis.call('EXISTS', place) == 0 then
+      redis.call('ZREM', ring, first)
+    else
+      redis.call('ZINCRBY', ring, #got / 2, first)
+    end
+  end
+end
+
+if lane == 'high' then
+  pop(0, n)
+else
+  local floor = redis.call('EXISTS', K('t:2')) == 1 and math.ceil(n / 10) or 0
+  pop(0, n - floor)
+  pop(1, n - floor)
+  pop(2, n)
+  pop(0, n)
+  pop(1, n)
+end
+
+if #taken > 0 then
+  redis.call('SADD', batch, unpack(taken))
+  redis.call('HSET', K('bm:' .. nonce), 'worker', worker, 'lane', lane, 'at', now)
+  redis.call('ZADD', K('batches'), now + lease_us, nonce)
+end
+write_tally()
+return reply(taken)

@@ -1,0 +1,480 @@
+"""The outbox: the only code, with its scripts, that touches Paceline's Redis keys.
+
+The way of a message (docs/states.md draws it)::
+
+    enqueue -> ready | scheduled
+    promote    scheduled, due -> ready
+    release    an invitation: "some worker, take up to n"
+    take       ready -> leased, under a nonce
+    begin      the gate: one permit drawn, the message marked begun
+    settle     leased -> sent | scheduled | dead | parked | back to its place
+    reap       lease run out: begun -> ambiguous, not begun -> back to its place
+
+One script a transition (``lua/``); this file gives them names, types and errors. Nothing here
+repeats a command: each method says whether its caller may. Redis errors pass through as redis-py
+raises them; refusals of the scripts become PacelineError.
+"""
+
+from __future__ import annotations
+
+import json
+import secrets
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any, Literal
+
+import redis
+from redis.exceptions import ResponseError
+
+from paceline import keys, scripts
+from paceline.census import Census, decode_census
+from paceline.errors import (
+    Draining,
+    DuplicateConflict,
+    InvalidMessage,
+    MessageTooLarge,
+    OutboxFull,
+    PacelineError,
+    UnknownDestination,
+)
+from paceline.message import Message
+from paceline.records import Ended, Live, decode
+
+Lane = Literal["high", "any"]
+Action = Literal[
+    "sent", "retry", "unavailable", "dead", "parked", "back", "throttled", "held"
+]  # fmt: skip
+
+#: Payloads are fetched in pieces of at most this many bytes, so that one reply stays small.
+FETCH_BYTES = 4 * 1024 * 1024
+FOREVER = -1
+
+
+@dataclass(frozen=True, slots=True)
+class Released:
+    """``count`` messages invited, or 0 and ``why``; ``retry_s`` hints when to ask again."""
+
+    count: int
+    why: str
+    retry_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Taken:
+    """What ``take`` answered: ``status`` is batch, stale, not-live or the name of what closes the
+    destination; ``sizes`` maps each id, in order of sending, to its bytes in Redis."""
+
+    status: str
+    nonce: str
+    sizes: Mapping[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class Leased:
+    """One taken message with its payload, as the worker holds it."""
+
+    id: str
+    nonce: str
+    head: Live
+    payload: bytes
+
+
+@dataclass(frozen=True, slots=True)
+class Permit:
+    """What ``begin`` answered.
+
+    verdict   go (write after ``wait_s``), wait (ask again after ``wait_s``), closed (``what`` for
+              ``wait_s``, or None: for ever), gone (``what``: fenced, cancelled, expired)
+    """
+
+    verdict: Literal["go", "wait", "closed", "gone"]
+    wait_s: float | None = 0.0
+    what: str = ""
+    why: str = ""
+    begun_us: int = 0
+    attempt: int = 0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settlement:
+    """One message's outcome, as ``settle`` takes it. ``record`` is the attempt as it is shown to
+    people (JSON-able, no secrets); ``sha1`` the raw digest of the payload, for the record."""
+
+    id: str
+    nonce: str
+    action: Action
+    charge: bool = False
+    delay_s: float = 0.0
+    why: str = ""
+    record: Mapping[str, Any] | None = None
+    provider_id: str = ""
+    sha1: bytes = b""
+    latency_s: float | None = None
+    label: str = ""
+    begun_us: int = 0
+
+
+@dataclass(frozen=True, slots=True)
+class Share:
+    """A worker's share of the account's connections, as of this heartbeat."""
+
+    allowance: int
+    live_workers: int
+    bucket: int
+
+
+class OutboxStore:
+    """All transitions of one destination.
+
+    ``client`` must hand out bytes and not repeat commands. ``now_us`` injects the scripts' clock
+    in tests; None means Redis TIME.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        destination: str,
+        now_us: Callable[[], int] | None = None,
+    ) -> None:
+        self.client = client
+        self.destination = destination
+        self.tag = keys.tag(destination)
+        self._now_us = now_us
+
+    def _now(self) -> str:
+        return "" if self._now_us is None else str(self._now_us())
+
+    def _run(self, name: str, *arguments: scripts.Argument) -> Any:
+        return scripts.run(self.client, name, self.tag, (self._now(), *arguments))
+
+    # -- intake -----------------------------------------------------------------------------
+
+    def enqueue(self, message: Message) -> Literal["new", "already"]:
+        """new -> ready or scheduled. May be repeated with the same message. Raises InvalidMessage,
+        MessageTooLarge, UnknownDestination, DuplicateConflict, OutboxFull, Draining."""
+        reply = self.enqueue_many([message])[0]
+        if isinstance(reply, PacelineError):
+            raise reply
+        return reply
+
+    def enqueue_many(
+        self, messages: Sequence[Message]
+    ) -> list[Literal["new", "already"] | PacelineError]:
+        """Pipelined: one answer a message, in order. A refused one is its error, and does not
+        hinder the others. May be repeated. Raises RedisError when the pipeline as a whole failed:
+        then some may have been accepted."""
+        replies = self._pipe_enqueue(messages)
+        if any(_is_missing_function(reply) for reply in replies):
+            scripts.load_library(self.client)
+            replies = self._pipe_enqueue(messages)
+        return [
+            _refusal(reply, message) if isinstance(reply, ResponseError) else _word(reply)
+            for reply, message in zip(replies, messages, strict=True)
+        ]
+
+    def _pipe_enqueue(self, messages: Sequence[Message]) -> list[Any]:
+        injected = () if self._now_us is None else (str(self._now_us()),)
+        pipe = self.client.pipeline(transaction=False)
+        for message in messages:
+            pipe.execute_command(  # type: ignore[no-untyped-call]
+                "FCALL",
+                "paceline_enqueue",
+                1,
+                self.tag,
+                message.payload,
+                _options(message),
+                *injected,
+            )
+        return pipe.execute(raise_on_error=False)
+
+    # -- the scheduler's side ---------------------------------------------------------------
+
+    def release(self, lane: Lane, largest: int, lease_s: float, invitation: str = "") -> Released:
+        """One invitation into the window. Repeated with the same id it releases once."""
+        count, why, retry_us = self._run("release", lane, invitation, largest, _us(lease_s))
+        return Released(int(count), _text(why), int(retry_us) / 1e6)
+
+    def promote(self, most: int = 500) -> tuple[int, float | None]:
+        """scheduled, due -> ready. Returns (promoted, seconds until the next is due or None)."""
+        count, next_us = self._run("promote", most)
+        return int(count), None if int(next_us) < 0 else int(next_us) / 1e6
+
+    def expire(self, most: int = 500) -> int:
+        """Ready or scheduled with an expiry that has come -> expired. Returns how many."""
+        return int(self._run("expire", most))
+
+    def reap(self, run_id: str, daemon: str, most: int = 500) -> tuple[str, int, int]:
+        """("terms", batches given a full term, 0) or ("reaped", back to place, ambiguous)."""
+        reply = self._run("reap", run_id, daemon, most)
+        numbers = [int(n) for n in reply[1:]] + [0]
+        return _text(reply[0]), numbers[0], numbers[1]
+
+    def wait_for_work(self, timeout_s: float) -> bool:
+        """Blocks until an idle destination got a message, or the time is over."""
+        return (
+            self.client.blpop([keys.key(self.destination, "wake")], timeout=timeout_s) is not None
+        )
+
+    # -- the worker's side ------------------------------------------------------------------
+
+    def take(self, worker: str, nonce: str, count: int, lane: Lane, invitation: str = "") -> Taken:
+        """ready -> leased. Repeated with the same nonce it returns the same batch."""
+        reply = self._run("take", worker, nonce, count, lane, invitation)
+        status = _text(reply[0])
+        if status == "closed":
+            status = _text(reply[1])
+        sizes = {}
+        if status == "batch":
+            sizes = {_text(i): int(n) for i, n in zip(reply[1::2], reply[2::2], strict=True)}
+        return Taken(status, nonce, sizes)
+
+    def fetch(self, taken: Taken) -> Iterator[Leased]:
+        """The payloads of a batch, in order, at most FETCH_BYTES in one reply. A message that left
+        the batch meanwhile is passed over."""
+        piece: list[str] = []
+        size = 0
+        for message_id, its_size in taken.sizes.items():
+            if piece and size + its_size > FETCH_BYTES:
+                yield from self._fetch_piece(piece, taken.nonce)
+                piece, size = [], 0
+            piece.append(message_id)
+            size += its_size
+        if piece:
+            yield from self._fetch_piece(piece, taken.nonce)
+
+    def _fetch_piece(self, ids: Sequence[str], nonce: str) -> Iterator[Leased]:
+        values: list[Any] = self.client.mget([keys.message(self.destination, i) for i in ids])
+        for message_id, value in zip(ids, values, strict=True):
+            if value is None:
+                continue
+            head = decode(value)
+            if isinstance(head, Live) and head.nonce == nonce:
+                yield Leased(message_id, nonce, head, value[head.body_from :])
+
+    def begin(self, gate: scripts.Pinned, message_id: str, nonce: str) -> Permit:
+        """The gate at the wire. May be repeated: a permit more is drawn, nothing else."""
+        run_id = gate.ready()
+        return self.decode_permit(
+            scripts.run(gate, "begin", self.tag, (self._now(), message_id, nonce, run_id))
+        )
+
+    @staticmethod
+    def decode_permit(reply: Sequence[Any]) -> Permit:
+        """Decodes the reply of ``begin.lua``."""
+        verdict = _text(reply[0])
+        if verdict == "go":
+            return Permit("go", int(reply[1]) / 1e6, begun_us=int(reply[2]), attempt=int(reply[3]))
+        if verdict == "wait":
+            return Permit("wait", int(reply[1]) / 1e6)
+        if verdict == "closed":
+            left = int(reply[2])
+            return Permit(
+                "closed",
+                None if left < 0 else left / 1e6,
+                what=_text(reply[1]),
+                why=_text(reply[3]),
+            )
+        return Permit("gone", what=_text(reply[1]))
+
+    def settle(self, settlements: Sequence[Settlement]) -> list[str]:
+        """leased -> where each outcome says. May be repeated: then nothing moves. One word each:
+        ok, repeat, late, won, duplicate, gone."""
+        arguments: list[scripts.Argument] = []
+        for s in settlements:
+            record = "" if s.record is None else json.dumps(s.record, ensure_ascii=False)
+            arguments += (
+                s.id, s.nonce, s.action, int(s.charge), _us(s.delay_s), s.why, record,
+                s.provider_id, s.sha1, "" if s.latency_s is None else _us(s.latency_s), s.label,
+                s.begun_us or "",
+            )  # fmt: skip
+        return [_text(word) for word in self._run("settle", *arguments)]
+
+    def renew(self, nonces: Sequence[str]) -> set[str]:
+        """Extends the leases of these batches; returns those that are no longer leased."""
+        return {_text(nonce) for nonce in self._run("renew", *nonces)}
+
+    def slots(
+        self,
+        op: Literal["beat", "leave", "bury"],
+        worker: str,
+        open_connections: int = 0,
+        facts: Mapping[str, Any] | None = None,
+    ) -> Share:
+        """A worker's heartbeat or farewell, and its share of the connections."""
+        mine, live, bucket = self._run(
+            "slots", op, worker, open_connections, json.dumps(facts or {})
+        )
+        return Share(int(mine), int(live), int(bucket))
+
+    # -- operators --------------------------------------------------------------------------
+
+    def cancel(self, ids: Sequence[str]) -> list[str]:
+        """cancelled, begun (flagged), ended, dead, parked or unknown, one an id."""
+        return self._words("cancel", ids)
+
+    def replay(self, ids: Sequence[str]) -> list[str]:
+        """Dead or parked -> ready: ready, expired, not-dead or unknown, one an id."""
+        return self._words("replay", ids)
+
+    def drop(self, ids: Sequence[str]) -> list[str]:
+        """Dead or parked -> dropped: dropped, not-dead or unknown, one an id."""
+        return self._words("drop", ids)
+
+    def attest(self, ids: Sequence[str]) -> list[str]:
+        """Parked -> sent: sent, not-parked or unknown, one an id."""
+        return self._words("attest", ids)
+
+    def _words(self, script: str, ids: Sequence[str]) -> list[str]:
+        return [_text(word) for word in self._run(script, *ids)] if ids else []
+
+    def purge(self, most: int = 500) -> int:
+        """Ready and scheduled -> dropped, up to ``most``. Returns how many."""
+        return int(self._run("purge", most))
+
+    def hold(
+        self,
+        op: Literal["pause", "hold", "drain", "resume"],
+        *,
+        for_s: float | None = None,
+        why: str = "",
+        who: str = "",
+    ) -> list[str]:
+        """An operator's hand on the gate; ``for_s`` None means until resumed."""
+        until = FOREVER if for_s is None else self.redis_now_us() + _us(for_s)
+        return [_text(word) for word in self._run("hold", op, until, why, who)]
+
+    def publish_config(
+        self, digest: str, public: Mapping[str, Any], numbers: Mapping[str, int | float | str],
+        *, force: bool = False,
+    ) -> tuple[str, int, str]:  # fmt: skip
+        """("published" | "same" | "differs", version, JSON in force where it differs)."""
+        flat = [item for pair in numbers.items() for item in pair]
+        reply = self._run("config", digest, json.dumps(public), int(force), *flat)
+        self.client.sadd(keys.DESTINATIONS, self.destination)
+        return _text(reply[0]), int(reply[1]), _text(reply[2]) if len(reply) > 2 else ""
+
+    # -- looking ----------------------------------------------------------------------------
+
+    def redis_now_us(self) -> int:
+        """The scripts' clock."""
+        if self._now_us is not None:
+            return self._now_us()
+        seconds, micros = self.client.time()
+        return int(seconds) * 1_000_000 + int(micros)
+
+    def census(self) -> Census:
+        """Everything countable, at one instant."""
+        return decode_census(self.destination, self._run("census"))
+
+    def look(self, ids: Sequence[str]) -> list[tuple[Live | Ended, int, bool, str] | None]:
+        """For each id: (its head, payload bytes, in its container, worker holding it), or None."""
+        replies = scripts.run(self.client, "inspect", self.tag, list(ids))
+        found: list[tuple[Live | Ended, int, bool, str] | None] = []
+        for reply in replies:
+            if isinstance(reply, (bytes, str)):
+                found.append(None)
+            elif len(reply) == 1:
+                found.append((decode(reply[0]), 0, True, ""))
+            else:
+                found.append((decode(reply[0]), int(reply[1]), int(reply[2]) == 1, _text(reply[3])))
+        return found
+
+    def payload(self, message_id: str) -> bytes | None:
+        """The payload of a live message, as it came in."""
+        value: Any = self.client.get(keys.message(self.destination, message_id))
+        head = decode(value) if value else None
+        return value[head.body_from :] if isinstance(head, Live) else None
+
+    def attempts(self, message_id: str) -> list[dict[str, Any]]:
+        """The last ten attempts on record, oldest first."""
+        found = self.client.lrange(keys.attempts(self.destination, message_id), 0, -1)
+        return [json.loads(item) for item in found]
+
+    def shelf(
+        self, which: Literal["dead", "parked"], start: int = 0, count: int = 100
+    ) -> list[str]:
+        """Ids of dead or parked messages, longest there first."""
+        place = keys.key(self.destination, which)
+        return [_text(i) for i in self.client.zrange(place, start, start + count - 1)]
+
+    def all_ids(self) -> Iterator[str]:
+        """Every id with a message or record, in no order; one added meanwhile may be missed."""
+        prefix = keys.message(self.destination, "")
+        pattern = prefix.replace("[", "\\[") + "*"
+        for name in self.client.scan_iter(match=pattern, count=1000):
+            yield _text(name)[len(prefix) :]
+
+    def container_ids(self) -> Iterator[tuple[str, str]]:
+        """(container, id) of every place in every container: what ``audit --deep`` walks."""
+        for shelf, name in (("dead", "dead"), ("parked", "parked"), ("scheduled", "s")):
+            yield from self._members(shelf, self.client.zscan_iter(self._key(name), count=1000))
+        for prio in "012":
+            for tenant in self.client.zrange(self._key(f"t:{prio}"), 0, -1):
+                place = self._key(f"r:{prio}:{_text(tenant)}")
+                yield from self._members("ready", self.client.zscan_iter(place, count=1000))
+        for nonce in self.client.zrange(self._key("batches"), 0, -1):
+            for member in self.client.smembers(self._key(f"b:{_text(nonce)}")):
+                yield "leased", _text(member)
+
+    @staticmethod
+    def _members(shelf: str, items: Iterable[Any]) -> Iterator[tuple[str, str]]:
+        for item in items:
+            yield shelf, _text(item[0])
+
+    def _key(self, name: str) -> str:
+        return keys.key(self.destination, name)
+
+
+def new_nonce() -> str:
+    """A batch's fencing token: 64 random bits, 16 characters. Only equality is ever asked of it."""
+    return secrets.token_hex(8)
+
+
+def known_destinations(client: redis.Redis) -> list[str]:
+    """The names of all destinations ever published on this Redis."""
+    return sorted(_text(name) for name in client.smembers(keys.DESTINATIONS))
+
+
+def _us(seconds: float) -> int:
+    return round(seconds * 1e6)
+
+
+def _text(value: Any) -> str:
+    return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
+
+
+def _word(reply: Any) -> Literal["new", "already"]:
+    return "new" if _text(reply) == "new" else "already"
+
+
+def _options(message: Message) -> str:
+    options: dict[str, Any] = {"id": message.id, "priority": message.priority}
+    for name in ("tenant", "campaign", "not_before", "expires"):
+        value = getattr(message, name)
+        if value is not None:
+            options[name] = value
+    return json.dumps(options)
+
+
+def _is_missing_function(reply: Any) -> bool:
+    return isinstance(reply, ResponseError) and "unction not found" in str(reply)
+
+
+def _refusal(error: ResponseError, message: Message) -> PacelineError:
+    """A script's error reply as ours; any other is re-raised as it is."""
+    code, _, text = str(error).partition(" ")
+    field, _, problem = text.partition(": ")
+    if code == "PLINVALID":
+        return InvalidMessage(field.removeprefix("options."), problem)
+    if code == "PLTOOBIG":
+        limit = int(text.split("over the ")[1].split(" ")[0])
+        return MessageTooLarge("payload", len(message.payload), limit)
+    if code == "PLUNKNOWN":
+        return UnknownDestination(message.destination)
+    if code == "PLCONFLICT":
+        return DuplicateConflict(message.destination, message.id)
+    if code == "PLFULL":
+        return OutboxFull(message.destination, problem.partition(";")[0])
+    if code == "PLDRAINING":
+        return Draining(message.destination)
+    raise error

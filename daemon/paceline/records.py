@@ -1,0 +1,89 @@
+"""What a message's key in Redis holds, decoded: the live string, or the record after the end.
+
+The layouts are those of ``lua/lib.lua``. Times are unix microseconds. Pure.
+"""
+
+from __future__ import annotations
+
+import struct
+from dataclasses import dataclass
+from typing import Literal
+
+State = Literal[
+    "ready", "scheduled", "leased", "begun", "dead", "parked", "sent", "cancelled", "expired",
+    "dropped",
+]  # fmt: skip
+
+STATES: dict[bytes, State] = {
+    b"R": "ready", b"W": "scheduled", b"L": "leased", b"B": "begun", b"D": "dead", b"K": "parked",
+}  # fmt: skip
+ENDS: dict[bytes, State] = {b"S": "sent", b"C": "cancelled", b"X": "expired", b"T": "dropped"}
+PRIORITIES = {b"0": "high", b"1": "normal", b"2": "bulk"}
+
+_HEADER = struct.Struct(">ccHH16sccddddBBH")
+_RECORD = struct.Struct(">cc16sd20s")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Live:
+    """A message that has not ended. ``seq`` is its place; ``due_us`` and ``expires_us`` are 0 where
+    there is none; ``attempts`` counts requests begun, ``tries`` those charged."""
+
+    state: State
+    attempts: int
+    tries: int
+    nonce: str
+    priority: str
+    cancel_asked: bool
+    seq: int
+    at_us: int
+    expires_us: int
+    due_us: int
+    tenant: str
+    campaign: str
+    body_from: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Ended:
+    """The record of a message that has ended: how, when, and the provider's id if it was sent."""
+
+    state: State
+    nonce: str
+    at_us: int
+    payload_sha1: str
+    provider_id: str
+
+
+def decode(value: bytes) -> Live | Ended:
+    """Decodes a message's string or its record. Raises ValueError when it is neither."""
+    if value[:1] == b"p" and len(value) >= _RECORD.size and value[1:2] in ENDS:
+        _, state, nonce, at, sha = _RECORD.unpack_from(value)
+        return Ended(
+            state=ENDS[state],
+            nonce=nonce.decode("latin-1"),
+            at_us=int(at),
+            payload_sha1=sha.hex(),
+            provider_id=value[_RECORD.size :].decode("utf-8", "replace"),
+        )
+    if value[:1] != b"P" or len(value) < _HEADER.size or value[1:2] not in STATES:
+        raise ValueError("neither a message nor a record")
+    (_, state, attempts, tries, nonce, priority, flag, seq, at, expires, due, tenant_len,
+     campaign_len, other_len) = _HEADER.unpack_from(value)  # fmt: skip
+    tenant_end = _HEADER.size + tenant_len
+    campaign_end = tenant_end + campaign_len
+    return Live(
+        state=STATES[state],
+        attempts=attempts,
+        tries=tries,
+        nonce=nonce.decode("latin-1"),
+        priority=PRIORITIES.get(priority, "normal"),
+        cancel_asked=flag == b"c",
+        seq=int(seq),
+        at_us=int(at),
+        expires_us=int(expires),
+        due_us=int(due),
+        tenant=value[_HEADER.size : tenant_end].decode("latin-1"),
+        campaign=value[tenant_end:campaign_end].decode("latin-1"),
+        body_from=campaign_end + other_len,
+    )

@@ -1,0 +1,115 @@
+"""The Lua transitions as callables, and the connection that knows which Redis it reached.
+
+A script's text is its own file with ``lib.lua`` in the place of the ``--@lib`` line: a fixed text,
+the same for all, never composed from values. Scripts are called by hash, and sent whole once where
+the server does not know them (a restart without a script cache, a fail-over).
+"""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Sequence
+from functools import cache
+from importlib import resources
+from typing import Any, Protocol
+
+import redis
+from redis.exceptions import NoScriptError, ResponseError
+
+Argument = str | bytes | int | float
+
+#: The function library's version: a daemon loads its own where the one present is lower, never
+#: where it is higher (an older daemon in a rolling upgrade must not take a newer one back).
+LIBRARY_VERSION = 1
+
+
+@cache
+def source(name: str) -> str:
+    """The text of one transition as Redis gets it. Raises FileNotFoundError for an unknown name."""
+    folder = resources.files("paceline") / "lua"
+    library = (folder / "lib.lua").read_text(encoding="utf-8")
+    return (folder / f"{name}.lua").read_text(encoding="utf-8").replace("--@lib", library, 1)
+
+
+@cache
+def sha1(name: str) -> str:
+    """The hash by which Redis knows the script."""
+    return hashlib.sha1(source(name).encode(), usedforsecurity=False).hexdigest()
+
+
+class Caller(Protocol):
+    """What can run a script: a client, or a pinned connection."""
+
+    def execute_command(self, *args: Any) -> Any:
+        """Sends one command and returns its reply."""
+
+
+def run(caller: Caller, name: str, tag: str, arguments: Sequence[Argument]) -> Any:
+    """Runs one transition on the keys of ``tag``.
+
+    Raises redis.exceptions.RedisError as the client does; it is not repeated here: whether a
+    transition may be repeated is its caller's knowledge.
+    """
+    try:
+        return caller.execute_command("EVALSHA", sha1(name), 1, tag, *arguments)
+    except NoScriptError:
+        return caller.execute_command("EVAL", source(name), 1, tag, *arguments)
+
+
+def load_library(client: Caller) -> bool:
+    """Loads the function library where it is missing or older. True if it was loaded."""
+    try:
+        present = int(client.execute_command("FCALL_RO", "paceline_version", 0))
+    except ResponseError as error:
+        if "unction not found" not in str(error):
+            raise
+        present = 0
+    if present >= LIBRARY_VERSION:
+        return False
+    client.execute_command("FUNCTION", "LOAD", "REPLACE", source("enqueue"))
+    return True
+
+
+class Pinned:
+    """One connection of its own, which never reconnects under a command.
+
+    ``run_id`` names the server process that the connection reached. A pooled client reconnects
+    silently with arguments packed before; the gate must know that it speaks to the Redis it
+    believes it speaks to, or a restarted one would be given the level of the old one's bucket.
+    One thread at a time. Raises redis.exceptions.ConnectionError and TimeoutError as they come; the
+    next call connects anew.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._connection: Any = client.connection_pool.make_connection()
+        self.run_id = ""
+
+    def ready(self) -> str:
+        """Connects if needed; returns the server's run_id."""
+        if not self._connection.is_connected:
+            self._connection.connect()
+            self._connection.send_command("INFO", "server")
+            self.run_id = _run_id(self._connection.read_response())
+        return self.run_id
+
+    def execute_command(self, *args: Any) -> Any:
+        """Sends one command on this very connection; a broken one is closed, not replaced."""
+        self.ready()
+        try:
+            self._connection.send_command(*args, check_health=False)
+            return self._connection.read_response()
+        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError):
+            self.close()
+            raise
+
+    def close(self) -> None:
+        """Closes the connection; the next call opens another."""
+        self._connection.disconnect()
+
+
+def _run_id(info: bytes | str) -> str:
+    text = info.decode() if isinstance(info, bytes) else str(info)
+    for line in text.splitlines():
+        if line.startswith("run_id:"):
+            return line.partition(":")[2].strip()
+    return ""
