@@ -38,9 +38,9 @@ from paceline.errors import (
     UnknownDestination,
 )
 from paceline.message import Message
+from paceline.names import Lane
 from paceline.records import Ended, Live, decode
 
-Lane = Literal["high", "any"]
 Action = Literal[
     "sent", "retry", "unavailable", "dead", "parked", "back", "throttled", "held"
 ]  # fmt: skip

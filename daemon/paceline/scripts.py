@@ -92,6 +92,11 @@ class Pinned:
             self.run_id = _run_id(self._connection.read_response())
         return self.run_id
 
+    def current_run_id(self) -> str:
+        """The run_id, after a round trip: a connection that lay idle may be dead."""
+        self.execute_command("PING")
+        return self.run_id
+
     def execute_command(self, *args: Any) -> Any:
         """Sends one command on this very connection; a broken one is closed, not replaced."""
         self.ready()

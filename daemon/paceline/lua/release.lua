@@ -6,8 +6,8 @@
 --
 -- KEYS  {destination}
 -- ARGV  now_us or '', lane (high|any), invitation id, largest batch, invitation lease us
--- Returns {n, why, retry_us}: n messages invited; 0 with why: idle, paused/held/..., no-worker,
---         window (enough is out already), rate (the bucket of releases; retry_us says when).
+-- Returns {n, why, retry_us}: n messages invited; 0 with why: idle, covered (all that waits is
+--         invited), paused/held/..., no-worker, window (enough is out already), rate (the bucket of releases; retry_us says when).
 T = KEYS[1]
 local now, lane, invitation = clock(ARGV[1]), ARGV[2], ARGV[3]
 local largest, lease_us = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -38,7 +38,7 @@ else
   -- An "any" batch takes high messages too, should their own invitation be late.
   want = waiting(1) + waiting(2) - out.any
 end
-if want < 1 then return {0, 'idle', 0} end
+if want < 1 then return {0, out.high + out.any > 0 and 'covered' or 'idle', 0} end
 local why = closed(now)
 if why then return {0, why, 0} end
 local workers = redis.call('ZCOUNT', K('workers'), '(' .. string.format('%.0f', now), '+inf')

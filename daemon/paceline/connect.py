@@ -1,0 +1,82 @@
+"""Redis clients, built explicitly: time-outs, no silent repeats, bytes in and out.
+
+redis-py repeats a command up to ten times by default, also those that must not be; who may repeat
+what is known by the callers of the outbox.
+"""
+
+from __future__ import annotations
+
+from urllib.parse import urlsplit
+
+import redis
+from redis.backoff import ExponentialBackoff, NoBackoff
+from redis.retry import Retry
+from redis.sentinel import Sentinel
+
+from paceline.errors import ConfigError, ConfigProblem
+
+
+def connect(
+    url: str,
+    *,
+    name: str = "",
+    timeout_s: float = 5.0,
+    connect_timeout_s: float = 2.0,
+    repeats: int = 0,
+) -> redis.Redis:
+    """A client for ``redis://``, ``rediss://``, ``unix://``, or
+    ``sentinel+redis://host:26379,host:26379/service``.
+
+    ``repeats`` > 0 only where every command sent may be repeated (the producer's enqueue).
+    ``name`` is what CLIENT LIST shows. Connects at the first command. Raises ConfigError for a
+    URL that cannot be read.
+    """
+    backoff = ExponentialBackoff(cap=0.5, base=0.05) if repeats else NoBackoff()
+    options = {
+        "decode_responses": False,
+        "socket_timeout": timeout_s,
+        "socket_connect_timeout": connect_timeout_s,
+        "socket_keepalive": True,
+        "retry": Retry(backoff, repeats),
+        "client_name": name or None,
+    }
+    try:
+        if url.startswith("sentinel+"):
+            return _through_sentinel(url, options)
+        client: redis.Redis = redis.Redis.from_url(url, **options)
+    except ValueError as error:
+        raise ConfigError(
+            [
+                ConfigProblem(
+                    "redis.url",
+                    str(error),
+                    "Use redis://host:6379/0, rediss://, unix:// or sentinel+redis://",
+                )
+            ]
+        ) from error
+    return client
+
+
+def _through_sentinel(url: str, options: dict[str, object]) -> redis.Redis:
+    # urlsplit cannot read several hosts' ports.
+    scheme, _, rest = url.removeprefix("sentinel+").partition("://")
+    authority, _, service = rest.partition("/")
+    credentials, _, hosts = authority.rpartition("@")
+    if scheme not in ("redis", "rediss") or not service:
+        raise ValueError("a Sentinel URL is sentinel+redis://host:26379,host:26379/service")
+    pairs = []
+    for host in hosts.split(","):
+        parts = urlsplit(f"//{host}")
+        pairs.append((parts.hostname or "", parts.port or 26379))
+    user, _, password = credentials.rpartition(":")
+    sentinel = Sentinel(  # type: ignore[no-untyped-call]
+        pairs, sentinel_kwargs={"socket_timeout": 1.0, "socket_connect_timeout": 1.0}
+    )
+    client: redis.Redis = sentinel.master_for(  # type: ignore[no-untyped-call]
+        service,
+        username=user or None,
+        password=password or None,
+        ssl=scheme == "rediss",
+        **options,
+    )
+    return client

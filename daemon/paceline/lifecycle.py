@@ -1,0 +1,81 @@
+"""Threads that repeat one small step for as long as the daemon lives."""
+
+from __future__ import annotations
+
+import logging
+import threading
+import time
+from collections.abc import Callable
+from typing import Generic, TypeVar
+
+import redis.exceptions
+
+T = TypeVar("T")
+
+_AWAY_S = 0.5
+_REMIND_S = 30.0
+
+log = logging.getLogger("paceline.daemon")
+
+
+class Loop(Generic[T]):
+    """Calls ``step`` and then ``rest(result)``, again and again, until stopped.
+
+    Redis errors are outages: logged once, then every half minute, and tried again. Any other error
+    is a defect: logged with its trace, and tried again more slowly, for the other destinations and
+    loops of the daemon are well.
+    """
+
+    def __init__(
+        self,
+        name: str,
+        step: Callable[[], T],
+        rest: Callable[[T], None],
+        stopping: threading.Event,
+    ) -> None:
+        self._step = step
+        self._rest = rest
+        self._stopping = stopping
+        self._name = name
+        self._away_since: float | None = None
+        self._told = 0.0
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def join(self, timeout_s: float) -> bool:
+        """True when the thread has ended."""
+        self._thread.join(timeout_s)
+        return not self._thread.is_alive()
+
+    def _run(self) -> None:
+        while not self._stopping.is_set():
+            try:
+                self._rest(self._repeat())
+            except redis.exceptions.RedisError as error:
+                self._tell(error)
+                self._stopping.wait(_AWAY_S)
+            except Exception:
+                log.exception("%s: unexpected error; going on", self._name)
+                self._stopping.wait(_AWAY_S * 4)
+
+    def _repeat(self) -> T:
+        result = self._step()
+        if self._away_since is not None:
+            log.info("%s: Redis is back after %.1f s", self._name, _now() - self._away_since)
+            self._away_since = None
+        return result
+
+    def _tell(self, error: Exception) -> None:
+        now = _now()
+        if self._away_since is None:
+            self._away_since, self._told = now, now - _REMIND_S
+        if now - self._told >= _REMIND_S:
+            self._told = now
+            log.warning("%s: Redis does not answer: %s; trying again", self._name, error)
+
+
+def _now() -> float:
+    return time.monotonic()

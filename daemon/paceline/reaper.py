@@ -1,0 +1,85 @@
+"""The reaper: takes back what workers hold no more, and tells the dead from the silent.
+
+A worker whose lease lapsed may be frozen with a permit in hand; the slots script keeps its
+connections accounted for until it is back or known dead. Known dead is: its process ran on this
+machine and is gone; or its Redis connections are closed although the Redis is the same (the kernel
+closes a dead process's sockets, a frozen one's stay open).
+"""
+
+from __future__ import annotations
+
+import logging
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from paceline.census import Census, WorkerSeen
+from paceline.host import is_known_dead
+from paceline.names import client_name
+from paceline.outbox import OutboxStore
+from paceline.scripts import Pinned
+
+log = logging.getLogger("paceline.reaper")
+
+_BURY_EVERY = 4
+
+
+@dataclass(frozen=True, slots=True)
+class Reaped:
+    """What one turn did: leases given a full term (after a gap), messages taken back, ambiguous
+    ones, workers buried."""
+
+    terms: int
+    back: int
+    ambiguous: int
+    buried: int
+
+
+class Reaper:
+    """One destination's reaper; several may run. ``daemon`` names this process."""
+
+    def __init__(
+        self,
+        store: OutboxStore,
+        pinned: Pinned,
+        daemon: str,
+        *,
+        dead_here: Callable[[Mapping[str, Any]], bool] = is_known_dead,
+    ) -> None:
+        self._store = store
+        self._pinned = pinned
+        self._daemon = daemon
+        self._dead_here = dead_here
+        self._turn = 0
+
+    def run_once(self) -> Reaped:
+        """One turn. Raises RedisError."""
+        run_id = self._pinned.current_run_id()
+        word, first, ambiguous = self._store.reap(run_id, self._daemon)
+        buried = 0
+        if self._turn % _BURY_EVERY == 0:
+            buried = self._bury(self._store.census(), run_id)
+        self._turn += 1
+        if ambiguous:
+            log.warning("lease run out: %d messages begun are ambiguous, tried again", ambiguous)
+        terms = word == "terms"
+        return Reaped(first if terms else 0, 0 if terms else first, ambiguous, buried)
+
+    def _bury(self, census: Census, run_id: str) -> int:
+        suspects = [w for w in census.workers if self._dead_here(w.facts)]
+        lapsed = [w for w in census.workers if not w.live and w not in suspects]
+        if lapsed:
+            connected = self._connected_names()
+            suspects += [w for w in lapsed if _is_gone(w, run_id, connected)]
+        for worker in suspects:
+            self._store.slots("bury", worker.id)
+            log.warning("worker %s is dead: its connections are free", worker.id)
+        return len(suspects)
+
+    def _connected_names(self) -> set[str]:
+        clients: Any = self._store.client.client_list()
+        return {client["name"] for client in clients}
+
+
+def _is_gone(worker: WorkerSeen, run_id: str, connected: set[str]) -> bool:
+    return worker.facts.get("run_id") == run_id and client_name(worker.id) not in connected

@@ -1,0 +1,94 @@
+"""The daemon: scheduler and reaper of every destination, in threads of one process."""
+
+from __future__ import annotations
+
+import logging
+import os
+import secrets
+import socket
+import threading
+from collections.abc import Sequence
+from typing import Any, Literal
+
+import redis
+
+from paceline.dispatch import Dispatcher
+from paceline.lifecycle import Loop
+from paceline.outbox import OutboxStore
+from paceline.reaper import Reaped, Reaper
+from paceline.scheduler import Scheduler
+from paceline.scripts import Pinned, load_library
+from paceline.settings import Destination
+from paceline.shared_config import publish
+
+Part = Literal["scheduler", "reaper"]
+
+REAP_EVERY_S = 0.5
+_JOIN_S = 8.0
+
+log = logging.getLogger("paceline.daemon")
+
+
+class DaemonService:
+    """Runs parts of the daemon for all destinations until stopped.
+
+    ``client`` is this process's own; it must not repeat commands.
+    """
+
+    def __init__(
+        self,
+        client: redis.Redis,
+        destinations: Sequence[Destination],
+        parts: Sequence[Part] = ("scheduler", "reaper"),
+    ) -> None:
+        self._client = client
+        self._destinations = destinations
+        self._parts = parts
+        self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.stopping = threading.Event()
+        self._loops: list[Loop[Any]] = []
+
+    def start(self) -> None:
+        """Publishes the configuration, loads the function library, starts the loops.
+
+        Raises ConfigMismatch, RedisError.
+        """
+        load_library(self._client)
+        for destination in self._destinations:
+            store = OutboxStore(self._client, destination.name)
+            publish(store, destination)
+            if "scheduler" in self._parts:
+                self._loops.append(self._scheduler_loop(store, destination))
+            if "reaper" in self._parts:
+                self._loops.append(self._reaper_loop(store, destination))
+        for loop in self._loops:
+            loop.start()
+        names = ", ".join(d.name for d in self._destinations)
+        log.info("%s of %s started", " and ".join(self._parts), names)
+
+    def stop(self) -> None:
+        """Ends the loops."""
+        self.stopping.set()
+        for loop in self._loops:
+            if not loop.join(_JOIN_S):
+                log.warning("a loop did not end in %.0f s; leaving it", _JOIN_S)
+
+    def _scheduler_loop(self, store: OutboxStore, destination: Destination) -> Loop[Any]:
+        scheduler = Scheduler(store, Dispatcher(self._client, destination.name), destination.batch)
+        return Loop(
+            f"scheduler-{destination.name}", scheduler.run_once, scheduler.wait, self.stopping
+        )
+
+    def _reaper_loop(self, store: OutboxStore, destination: Destination) -> Loop[Any]:
+        reaper = Reaper(store, Pinned(self._client), self._name)
+
+        def step() -> Reaped:
+            # A Redis that came back empty knows neither configuration nor functions.
+            load_library(self._client)
+            publish(store, destination)
+            return reaper.run_once()
+
+        def rest(_: Reaped) -> None:
+            self.stopping.wait(REAP_EVERY_S)
+
+        return Loop(f"reaper-{destination.name}", step, rest, self.stopping)

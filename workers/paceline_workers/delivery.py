@@ -1,0 +1,177 @@
+"""One request, from a message to its outcome."""
+
+from __future__ import annotations
+
+import hashlib
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import requests
+
+from paceline import __version__
+from paceline.clock import Clock
+from paceline.errors import PayloadError
+from paceline.outbox import Leased, Permit, Settlement
+from paceline_workers.gate import CalledOff, WireGate
+from paceline_workers.outcome import (
+    Outcome,
+    Reply,
+    dispose,
+    judge_failure,
+)
+from paceline_workers.providers.base import Profile, RenderedRequest
+from paceline_workers.transports.adapter import GatedAdapter, GatedRequest
+from paceline_workers.transports.connection import TransportError
+
+_EXCERPT_BYTES = 2048
+
+
+@dataclass(frozen=True, slots=True)
+class Route:
+    """Where requests of a destination go: its URL as it is shown (the connection decides which of
+    several), and the header that carries the message's id ("" for none)."""
+
+    url: str
+    id_header: str
+
+
+class Delivery:
+    """Delivers messages one by one, on one thread, with a Session of its own."""
+
+    def __init__(
+        self,
+        profile: Profile,
+        route: Route,
+        adapter: GatedAdapter,
+        gate: WireGate,
+        *,
+        worker: str,
+        clock: Clock,
+        rand: Callable[[], float],
+    ) -> None:
+        self._profile = profile
+        self._route = route
+        self._gate = gate
+        self._worker = worker
+        self._clock = clock
+        self._rand = rand
+        self._session = _session(adapter)
+
+    def deliver(self, leased: Leased, on_wire: Callable[[], None]) -> Settlement | None:
+        """Sends one message and says what became of it; None where it is not ours any more.
+
+        ``on_wire`` is called when a permit is in hand and the write is next (again, where it must
+        be drawn anew). Raises CalledOff (closed or stopping): nothing was written, give the message
+        back.
+        """
+        try:
+            rendered = self._profile.render(leased.id, leased.payload)
+        except PayloadError as error:
+            return self._unfit(leased, error)
+        permits: list[Permit] = []
+
+        def gate() -> float:
+            permit, due_s = self._gate.await_permit(leased)
+            permits[:] = [permit]
+            on_wire()
+            return due_s
+
+        request = self._request(leased, rendered, gate)
+        try:
+            response = self._session.send(request, allow_redirects=False)
+        except TransportError as error:
+            outcome = judge_failure(error.failure)
+        except CalledOff as off:
+            if off.verdict == "gone":
+                return None
+            raise
+        else:
+            reply = Reply(
+                response.status_code, response.headers, response.content, request.truncated
+            )
+            outcome = self._profile.judge(reply, self._clock.wall_s())
+        return self._settlement(leased, outcome, permits[0] if permits else None, request)
+
+    def _request(
+        self, leased: Leased, rendered: RenderedRequest, gate: Callable[[], float]
+    ) -> GatedRequest:
+        headers = dict(rendered.headers)
+        headers.setdefault("User-Agent", f"paceline/{__version__}")
+        if self._route.id_header:
+            headers[self._route.id_header] = leased.id
+        return GatedRequest(rendered.method, self._route.url, headers, rendered.body, gate)
+
+    def _settlement(
+        self, leased: Leased, outcome: Outcome, permit: Permit | None, request: GatedRequest
+    ) -> Settlement:
+        decision = dispose(outcome, leased.head.tries, self._profile.policy, self._rand())
+        label = f"{outcome.kind}:{outcome.status if outcome.status is not None else outcome.reason}"
+        record: dict[str, Any] = {
+            "outcome": str(outcome.kind),
+            "action": decision.action,
+            "reason": decision.reason,
+            "status": outcome.status,
+            "attempt": permit.attempt if permit else 0,
+            "at_us": str(permit.begun_us if permit else round(self._clock.wall_s() * 1e6)),
+            "worker": self._worker,
+            "nonce": leased.nonce,
+        }
+        if request.latency_s is not None:
+            record["latency_ms"] = round(request.latency_s * 1e3, 3)
+        sent = decision.action == "sent"
+        if outcome.body and not sent:
+            record["response"] = outcome.body[:_EXCERPT_BYTES].decode("utf-8", "replace")
+        return Settlement(
+            id=leased.id,
+            nonce=leased.nonce,
+            action=decision.action,
+            charge=decision.charge,
+            delay_s=decision.delay_s,
+            why=decision.reason,
+            record=record,
+            provider_id=outcome.provider_id or "",
+            sha1=hashlib.sha1(leased.payload, usedforsecurity=False).digest() if sent else b"",
+            latency_s=request.latency_s,
+            label=label,
+            # A connection that failed before the gate drew no permit: nothing was begun.
+            begun_us=permit.begun_us if permit and request.wire_s is not None else 0,
+        )
+
+    def _unfit(self, leased: Leased, error: PayloadError) -> Settlement:
+        """A message that came by the function alone and that its profile cannot render."""
+        return self.dead_letter(leased, "payload", f"payload: {error}")
+
+    def dead_letter(self, leased: Leased, why: str, reason: str) -> Settlement:
+        """A message of which nothing was written, and never will be as it is."""
+        return Settlement(
+            id=leased.id,
+            nonce=leased.nonce,
+            action="dead",
+            why=why,
+            record={
+                "outcome": "rejected",
+                "action": "dead",
+                "reason": reason,
+                "status": None,
+                "attempt": 0,
+                "at_us": str(round(self._clock.wall_s() * 1e6)),
+                "worker": self._worker,
+            },
+            label=f"rejected:{why}",
+        )
+
+    def close(self) -> None:
+        """Closes the session and the gate's connection; the shared pool stays."""
+        self._session.close()
+        self._gate.close()
+
+
+def _session(adapter: GatedAdapter) -> requests.Session:
+    session = requests.Session()
+    # Proxies and credentials come from our configuration, not from the environment or ~/.netrc.
+    session.trust_env = False
+    session.adapters.clear()
+    session.mount("https://", adapter)
+    session.mount("http://", adapter)
+    return session

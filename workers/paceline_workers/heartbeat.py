@@ -1,0 +1,84 @@
+"""The worker's heartbeat: alive, its share of the connections, its leases renewed."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable, Mapping
+from typing import Any
+
+import redis.exceptions
+
+from paceline.outbox import OutboxStore
+from paceline_workers.sender import Sender
+from paceline_workers.transports.pool import ConnectionPool
+
+#: Leases are several times longer (``lease_s``), so that one beat may be lost.
+PERIOD_S = 1.0
+
+log = logging.getLogger("paceline.heartbeat")
+
+
+class Heartbeat:
+    """One beat a second: ``slots`` (alive, connections), ``renew`` (leases), the pool trimmed.
+
+    ``facts()`` is what status shows of this worker. ``nudge`` is called when the share changed.
+    """
+
+    def __init__(
+        self,
+        store: OutboxStore,
+        worker: str,
+        pool: ConnectionPool,
+        sender: Sender,
+        facts: Callable[[], Mapping[str, Any]],
+        nudge: Callable[[], None],
+    ) -> None:
+        self._store = store
+        self._worker = worker
+        self._pool = pool
+        self._sender = sender
+        self._facts = facts
+        self._nudge = nudge
+        self._stop = threading.Event()
+        self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
+
+    def start(self) -> None:
+        """Starts the thread."""
+        self._thread.start()
+
+    def run_once(self) -> dict[str, int]:
+        """One beat. Raises RedisError. Returns {"allowance", "renewed", "lost"}."""
+        self._pool.trim()
+        share = self._store.slots(
+            "beat", self._worker, self._pool.open_connections, dict(self._facts())
+        )
+        if share.allowance != self._pool.limit:
+            log.info(
+                "connections: %d of the account's, %d workers live",
+                share.allowance,
+                share.live_workers,
+            )
+            self._pool.set_limit(share.allowance)
+            self._nudge()
+        nonces = self._sender.nonces_to_renew()
+        lost = self._store.renew(nonces) if nonces else set()
+        if lost:
+            self._sender.lost(lost)
+        return {"allowance": share.allowance, "renewed": len(nonces), "lost": len(lost)}
+
+    def _run(self) -> None:
+        while not self._stop.wait(PERIOD_S):
+            try:
+                self.run_once()
+            except redis.exceptions.RedisError as error:
+                log.warning("heartbeat: Redis does not answer: %s", error)
+
+    def stop(self) -> None:
+        """Ends the thread and says farewell: slots are free at once."""
+        self._stop.set()
+        self._thread.join(PERIOD_S + 5.0)
+        try:
+            self._store.slots("leave", self._worker)
+        except redis.exceptions.RedisError as error:
+            log.warning("farewell: Redis does not answer, the lease runs out instead: %s", error)

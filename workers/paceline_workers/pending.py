@@ -1,0 +1,68 @@
+"""The sender's queue: bounded, by priority, and emptied at once when the destination closes."""
+
+from __future__ import annotations
+
+import heapq
+import threading
+from itertools import count
+
+from paceline.outbox import Leased
+
+_RANK = {"high": 0, "normal": 1, "bulk": 2}
+
+
+class PendingQueue:
+    """Messages taken but not begun. Thread-safe.
+
+    Bounded, so that a message is taken late and its priority, pause and cancel act to the last
+    moment; high messages pass the bound, for nothing may stand before them.
+    """
+
+    def __init__(self, capacity: int) -> None:
+        self._capacity = capacity
+        self._order = count()
+        self._heap: list[tuple[int, int, Leased]] = []
+        self._changed = threading.Condition()
+        self._closed = False
+
+    def __len__(self) -> int:
+        return len(self._heap)
+
+    def put(self, leased: Leased, timeout_s: float) -> bool:
+        """False when there was no room in time, or the queue is closed."""
+        rank = _RANK[leased.head.priority]
+        with self._changed:
+            if rank and not self._changed.wait_for(
+                lambda: self._closed or len(self._heap) < self._capacity, timeout_s
+            ):
+                return False
+            if self._closed:
+                return False
+            heapq.heappush(self._heap, (rank, next(self._order), leased))
+            self._changed.notify_all()
+            return True
+
+    def get(self, timeout_s: float) -> Leased | None:
+        """The most urgent message; None when there was none in time."""
+        with self._changed:
+            if not self._changed.wait_for(lambda: self._heap or self._closed, timeout_s):
+                return None
+            if not self._heap:
+                return None
+            leased = heapq.heappop(self._heap)[2]
+            self._changed.notify_all()
+            return leased
+
+    def drain(self) -> list[Leased]:
+        """All that is pending, taken out."""
+        with self._changed:
+            taken = [leased for _, _, leased in self._heap]
+            self._heap.clear()
+            self._changed.notify_all()
+            return taken
+
+    def close(self) -> None:
+        """Nothing more goes in; what waits in ``put`` or ``get`` returns."""
+        with self._changed:
+            self._closed = True
+            self._changed.notify_all()

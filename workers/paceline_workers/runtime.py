@@ -1,0 +1,224 @@
+"""The wiring of one worker process: one destination, one pool, many batches.
+
+Start: configuration confirmed in Redis → first heartbeat (a share of the connections) → sender
+threads → RQ. Stop (SIGTERM): nothing more is taken, what is on the wire is finished, the rest goes
+back untouched, all outcomes are settled, and only then the heartbeat ends and the slots are given
+back. The second signal ends the process at once; leases do the rest.
+"""
+
+from __future__ import annotations
+
+import logging
+import os
+import random
+import secrets
+import socket
+import threading
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from math import ceil
+from typing import Any
+
+import redis
+import redis.exceptions
+
+from paceline import __version__
+from paceline.clock import Clock
+from paceline.connect import connect
+from paceline.host import identity, memory_bytes
+from paceline.outbox import Leased, OutboxStore, Settlement, Taken, new_nonce
+from paceline.names import LANES, Lane, client_name, queue_name
+from paceline.scripts import Pinned
+from paceline.settings import Destination
+from paceline.shared_config import publish
+from paceline_workers import jobs
+from paceline_workers.delivery import Delivery, Route
+from paceline_workers.gate import WireGate
+from paceline_workers.heartbeat import Heartbeat
+from paceline_workers.pending import PendingQueue
+from paceline_workers.providers.registry import build
+from paceline_workers.sender import Sender
+from paceline_workers.settler import Settler
+from paceline_workers.transports.adapter import GatedAdapter
+from paceline_workers.transports.connection import Connector
+from paceline_workers.transports.pool import ConnectionPool, Retirement
+from paceline_workers.transports.watchdog import Watchdog
+from paceline_workers.worker import PacelineWorker
+
+#: What the sender's queue holds, in seconds of the rate: the later a message is taken, the longer
+#: its priority, its cancel and a pause can act.
+QUEUE_S = 0.25
+_TAKE_TRIES = 3
+
+log = logging.getLogger("paceline.worker")
+
+
+class WorkerRuntime:
+    """One worker process of one destination.
+
+    ``environ`` is where secrets named by the configuration are found. ``name`` is unique among
+    live workers. Raises ConfigError (a secret is missing) when built.
+    """
+
+    def __init__(
+        self,
+        destination: Destination,
+        redis_url: str,
+        environ: Mapping[str, str],
+        *,
+        name: str | None = None,
+        clock: Clock | None = None,
+    ) -> None:
+        self.destination = destination
+        self.name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
+        self.stopping = threading.Event()
+        self._clock = clock or Clock()
+        self._profile = build(destination, environ)
+        label = client_name(self.name)
+        self._client = connect(redis_url, name=label)
+        self.store = OutboxStore(self._client, destination.name)
+        self._facts_pin = Pinned(self._client)
+        self._watchdog = Watchdog(self._clock.monotonic_s)
+        self._pool = self._make_pool()
+        self._sender = self._make_sender()
+        self._rq = PacelineWorker(
+            destination.name,
+            [queue_name(destination.name, lane) for lane in LANES],
+            connect=lambda: connect(redis_url, name=label),
+            name=self.name,
+            ready=self._sender.is_open,
+            stop_event=self.stopping,
+        )
+        self._heartbeat = Heartbeat(
+            self.store, self.name, self._pool, self._sender, self._facts, self._rq.nudge
+        )
+
+    @property
+    def grace_s(self) -> float:
+        """How long a stop may take: a request just begun runs to its total deadline."""
+        return self.destination.connect_timeout_s + self.destination.total_timeout_s + 5.0
+
+    def run(self) -> int:
+        """Works until ``stop`` is called. Returns how many outcomes could not be settled.
+
+        Raises ConfigMismatch and RedisError at the start; later outages of Redis are outlived.
+        """
+        publish(self.store, self.destination)
+        self._heartbeat.run_once()
+        jobs.install(self.destination.name, self)
+        self._watchdog.start()
+        self._sender.start()
+        self._heartbeat.start()
+        log.info("worker %s of %s started", self.name, self.destination.name)
+        try:
+            self._rq.run()
+        finally:
+            self.stopping.set()
+            lost = self._sender.stop(self.grace_s)
+            jobs.uninstall(self.destination.name)
+            self._heartbeat.stop()
+            self._watchdog.stop()
+            if lost:
+                log.error("stopped with %d outcomes unsettled: their leases run out", lost)
+            log.info("worker %s stopped", self.name)
+        return lost
+
+    def stop(self) -> None:
+        """Asks ``run`` to end. May be called from a signal handler."""
+        self.stopping.set()
+        self._rq.nudge()
+
+    # -- the job ----------------------------------------------------------------------------
+
+    def take_batch(self, count: int, lane: Lane, invitation: str) -> int:
+        """Carries an invitation out: takes up to ``count`` messages and hands them to the sender.
+
+        Never raises for Redis: an invitation that fails loses nothing (what was taken without our
+        knowing comes back when its lease runs out)."""
+        taken = self._take(count, lane, invitation)
+        if taken is None or taken.status != "batch" or not taken.sizes:
+            return 0
+        try:
+            return self._sender.accept(taken.nonce, taken.sizes, self._fetch(taken))
+        except redis.exceptions.RedisError as error:
+            log.warning("fetch: Redis went away: %s; unfetched messages come back by lease", error)
+            return 0
+
+    def _take(self, count: int, lane: Lane, invitation: str) -> Taken | None:
+        nonce = new_nonce()
+        for _ in range(_TAKE_TRIES):
+            try:
+                return self.store.take(self.name, nonce, count, lane, invitation)
+            except redis.exceptions.ConnectionError as error:
+                # The answer may have been lost, not the call: the same nonce gets the same batch.
+                log.warning("take: Redis does not answer: %s", error)
+                self.stopping.wait(0.2)
+        return None
+
+    def _fetch(self, taken: Taken) -> Iterator[Leased]:
+        yield from self.store.fetch(taken)
+
+    # -- wiring -----------------------------------------------------------------------------
+
+    def _make_pool(self) -> ConnectionPool:
+        d = self.destination
+        connectors = [
+            Connector(
+                url,
+                connect_timeout_s=d.connect_timeout_s,
+                read_timeout_s=d.read_timeout_s,
+                ca_file=d.ca_file,
+            )
+            for url in d.urls
+        ]
+        retirement = Retirement(
+            d.connection_max_age_s, d.connection_max_requests, d.connection_idle_s
+        )
+        return ConnectionPool(
+            connectors, retirement, clock=self._clock.monotonic_s, rand=random.random
+        )
+
+    def _make_sender(self) -> Sender:
+        d = self.destination
+        adapter = GatedAdapter(
+            self._pool,
+            self._watchdog,
+            total_timeout_s=d.total_timeout_s,
+            monotonic_s=self._clock.monotonic_s,
+            elapsed_s=self._clock.elapsed_s,
+        )
+
+        def make_delivery() -> Delivery:
+            return Delivery(
+                self._profile,
+                Route(d.urls[0], d.id_header),
+                adapter,
+                WireGate(self.store, Pinned(self._client), self._clock, self.stopping),
+                worker=self.name,
+                clock=self._clock,
+                rand=random.random,
+            )
+
+        def settler_of(settled: Callable[[Sequence[Settlement]], None]) -> Settler:
+            return Settler(self.store, settled)
+
+        return Sender(
+            d.effective_connections,
+            PendingQueue(max(1, ceil(d.rate * QUEUE_S))),
+            self._pool,
+            make_delivery,
+            settler_of,
+            clock=self._clock,
+            total_timeout_s=d.total_timeout_s,
+            stopping=self.stopping,
+        )
+
+    def _facts(self) -> Mapping[str, Any]:
+        return {
+            **identity(),
+            "version": __version__,
+            "run_id": self._facts_pin.current_run_id(),
+            "memory_bytes": memory_bytes(),
+            "connections": self._pool.open_connections,
+            "connection_counts": dict(self._pool.counts),
+            **self._sender.counts(),
+        }
