@@ -353,6 +353,13 @@ class OutboxStore:
         self.client.sadd(keys.DESTINATIONS, self.destination)
         return _text(reply[0]), int(reply[1]), _text(reply[2]) if len(reply) > 2 else ""
 
+    def intake_rules(self) -> tuple[str | None, int | None]:
+        """(provider, largest payload in bytes) as configured; (None, None) where it is not."""
+        public, limit = self.client.hmget(self._key("cfg"), "json", "max_payload")
+        if public is None or limit is None:
+            return None, None
+        return str(json.loads(public)["provider"]), int(limit)
+
     # -- looking ----------------------------------------------------------------------------
 
     def redis_now_us(self) -> int:

@@ -9,10 +9,10 @@ from typing import Any
 
 import requests
 
-from paceline import __version__
 from paceline.clock import Clock
 from paceline.errors import PayloadError
 from paceline.outbox import Leased, Permit, Settlement
+from paceline.version import __version__
 from paceline_workers.gate import CalledOff, WireGate
 from paceline_workers.outcome import (
     Outcome,

@@ -13,14 +13,11 @@ from paceline.outbox import OutboxStore
 from paceline_workers.sender import Sender
 from paceline_workers.transports.pool import ConnectionPool
 
-#: Leases are several times longer (``lease_s``), so that one beat may be lost.
-PERIOD_S = 1.0
-
 log = logging.getLogger("paceline.heartbeat")
 
 
 class Heartbeat:
-    """One beat a second: ``slots`` (alive, connections), ``renew`` (leases), the pool trimmed.
+    """A beat each ``period_s``: ``slots`` (alive, connections), ``renew`` (leases), pool trimmed.
 
     ``facts()`` is what status shows of this worker. ``nudge`` is called when the share changed.
     """
@@ -33,6 +30,8 @@ class Heartbeat:
         sender: Sender,
         facts: Callable[[], Mapping[str, Any]],
         nudge: Callable[[], None],
+        *,
+        period_s: float,
     ) -> None:
         self._store = store
         self._worker = worker
@@ -40,6 +39,7 @@ class Heartbeat:
         self._sender = sender
         self._facts = facts
         self._nudge = nudge
+        self._period_s = period_s
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -68,7 +68,7 @@ class Heartbeat:
         return {"allowance": share.allowance, "renewed": len(nonces), "lost": len(lost)}
 
     def _run(self) -> None:
-        while not self._stop.wait(PERIOD_S):
+        while not self._stop.wait(self._period_s):
             try:
                 self.run_once()
             except redis.exceptions.RedisError as error:
@@ -77,7 +77,7 @@ class Heartbeat:
     def stop(self) -> None:
         """Ends the thread and says farewell: slots are free at once."""
         self._stop.set()
-        self._thread.join(PERIOD_S + 5.0)
+        self._thread.join(self._period_s + 5.0)
         try:
             self._store.slots("leave", self._worker)
         except redis.exceptions.RedisError as error:

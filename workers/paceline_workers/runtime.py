@@ -21,15 +21,15 @@ from typing import Any
 import redis
 import redis.exceptions
 
-from paceline import __version__
 from paceline.clock import Clock
 from paceline.connect import connect
 from paceline.host import identity, memory_bytes
-from paceline.outbox import Leased, OutboxStore, Settlement, Taken, new_nonce
 from paceline.names import LANES, Lane, client_name, queue_name
+from paceline.outbox import Leased, OutboxStore, Settlement, Taken, new_nonce
 from paceline.scripts import Pinned
 from paceline.settings import Destination
 from paceline.shared_config import publish
+from paceline.version import __version__
 from paceline_workers import jobs
 from paceline_workers.delivery import Delivery, Route
 from paceline_workers.gate import WireGate
@@ -89,7 +89,13 @@ class WorkerRuntime:
             stop_event=self.stopping,
         )
         self._heartbeat = Heartbeat(
-            self.store, self.name, self._pool, self._sender, self._facts, self._rq.nudge
+            self.store,
+            self.name,
+            self._pool,
+            self._sender,
+            self._facts,
+            self._rq.nudge,
+            period_s=destination.heartbeat_s,
         )
 
     @property

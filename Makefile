@@ -1,0 +1,43 @@
+# Everything a fresh machine needs is Python 3.11 and make.
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+STAMP := $(VENV)/.installed
+PYTEST_WORKERS ?= 2
+
+.PHONY: help run test lint types arrows unit lock clean
+
+help: ## what can be made
+	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
+
+$(STAMP): requirements.lock pyproject.toml
+	$(PYTHON) -c 'import sys; sys.exit(None if sys.version_info >= (3, 11) else "Paceline needs Python 3.11 or later; name one with make PYTHON=...")'
+	$(PYTHON) -m venv $(VENV)
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --require-hashes -r requirements.lock
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --no-deps --no-build-isolation -e .
+	@touch $@
+
+run: $(STAMP) ## the main job on this machine, with a report
+	$(BIN)/paceline rehearse $(ARGS)
+
+test: lint types arrows unit ## all checks and tests
+
+lint: $(STAMP) ## ruff
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+types: $(STAMP) ## mypy, strict
+	$(BIN)/mypy
+
+arrows: $(STAMP) ## which room may import which
+	$(BIN)/lint-imports --no-cache
+
+unit: $(STAMP) ## pytest
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup $(ARGS)
+
+lock: ## make requirements.lock anew from pyproject.toml (needs uv)
+	uv export --no-emit-project --all-extras --all-groups --no-header --format requirements.txt --output-file requirements.lock --quiet
+	rm -f uv.lock
+
+clean: ## remove what make made
+	rm -rf $(VENV) .run .paceline .mypy_cache .ruff_cache .pytest_cache .hypothesis

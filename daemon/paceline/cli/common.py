@@ -1,0 +1,256 @@
+"""What every command needs: configuration, Redis, destinations, output, logs."""
+
+from __future__ import annotations
+
+import functools
+import getpass
+import json
+import logging
+import os
+import re
+import socket
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import click
+import redis
+import redis.exceptions
+
+from paceline.connect import connect
+from paceline.embedded import attached_url
+from paceline.errors import (
+    ConfigError,
+    ConfigProblem,
+    PacelineError,
+    RedisUnavailable,
+    UnknownDestination,
+)
+from paceline.logs import JsonFormatter
+from paceline.outbox import OutboxStore, known_destinations
+from paceline.settings import Destination, RedisSettings, Settings, load
+
+if TYPE_CHECKING:
+    from rich.console import Console
+
+DEFAULT_CONFIG = "paceline.toml"
+DEFAULT_DATA = ".paceline"
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+
+@dataclass(frozen=True, slots=True)
+class Setup:
+    """The configuration as this command found it. ``settings`` is empty without a file."""
+
+    settings: Settings
+    source: Path | None
+    data: Path
+
+    @property
+    def redis_url(self) -> str | None:
+        """The Redis of the environment or file; None means the embedded server."""
+        return self.settings.redis.url
+
+    def destination(self, name: str) -> Destination:
+        """Raises UnknownDestination, naming those that are configured."""
+        found = self.settings.destinations.get(name)
+        if found is None:
+            raise UnknownDestination(name, self.settings.destinations)
+        return found
+
+
+def setup_options(command: F) -> F:
+    """Adds --config and --data, and passes a Setup as ``setup``."""
+
+    @click.option(
+        "--config",
+        "config_path",
+        type=click.Path(dir_okay=False, path_type=Path),
+        help="Configuration file.  [default: PACELINE_CONFIG, or ./paceline.toml]",
+    )
+    @click.option(
+        "--data",
+        type=click.Path(file_okay=False, path_type=Path),
+        default=DEFAULT_DATA,
+        show_default=True,
+        help="Folder of the embedded server, used where no Redis URL is given.",
+    )
+    @functools.wraps(command)
+    def wrapped(*args: Any, config_path: Path | None, data: Path, **kwargs: Any) -> Any:
+        return command(*args, setup=read_setup(config_path, data), **kwargs)
+
+    return wrapped  # type: ignore[return-value]
+
+
+def read_setup(path: Path | None, data: Path) -> Setup:
+    """Reads the configuration. Raises ConfigError."""
+    named = path or (Path(p) if (p := os.environ.get("PACELINE_CONFIG")) else None)
+    if named is None and Path(DEFAULT_CONFIG).exists():
+        named = Path(DEFAULT_CONFIG)
+    settings = load(named) if named else Settings(redis=RedisSettings(), destinations={})
+    for warning in settings.warnings:
+        click.echo(f"paceline: {named}: {warning}", err=True)
+    url = os.environ.get("PACELINE_REDIS_URL")
+    if url:
+        settings = replace(settings, redis=replace(settings.redis, url=url))
+    return Setup(settings, named, data)
+
+
+def need_destinations(setup: Setup) -> None:
+    """Raises ConfigError where there is no destination to work for."""
+    if not setup.settings.destinations:
+        raise ConfigError(
+            [
+                ConfigProblem(
+                    "destinations",
+                    "none is configured",
+                    "Add a [destinations.NAME] table, or name the file with --config",
+                )
+            ],
+            source=str(setup.source or "no configuration file"),
+        )
+
+
+def open_client(setup: Setup, *, name: str = "paceline-cli", repeats: int = 0) -> redis.Redis:
+    """A client that answered a PING. Raises RedisUnavailable, ConfigError."""
+    url = setup.redis_url or attached_url(setup.data)
+    if url is None:
+        raise RedisUnavailable(
+            f"no Redis URL is given, and no embedded server runs in {setup.data}",
+            "Set [redis] url or PACELINE_REDIS_URL, or start it with: paceline up",
+        )
+    client = connect(url, name=name, repeats=repeats)
+    with redis_errors():
+        client.ping()
+    return client
+
+
+@contextmanager
+def redis_errors() -> Iterator[None]:
+    """redis-py's errors as ours."""
+    try:
+        yield
+    except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
+        raise RedisUnavailable(str(error)) from error
+    except redis.exceptions.RedisError as error:
+        raise PacelineError(f"Redis refused: {error}", "Check its version and rights") from error
+
+
+def pick_stores(client: redis.Redis, names: tuple[str, ...]) -> list[OutboxStore]:
+    """The outboxes of the named destinations, or of all that this Redis knows.
+
+    Raises UnknownDestination.
+    """
+    known = known_destinations(client)
+    for name in names:
+        if name not in known:
+            raise UnknownDestination(name, known)
+    return [OutboxStore(client, name) for name in (names or known)]
+
+
+def json_option(command: F) -> F:
+    """Adds --json as ``as_json``."""
+    return click.option("--json", "as_json", is_flag=True, help="Print JSON.")(command)
+
+
+def print_json(value: Any) -> None:
+    """One JSON document on stdout."""
+    click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+def start_logging(*, verbose: bool = False) -> None:
+    """One JSON line an event, on stderr."""
+    handler = logging.StreamHandler(sys.stderr)
+    handler.setFormatter(JsonFormatter())
+    root = logging.getLogger()
+    root.handlers[:] = [handler]
+    root.setLevel(logging.DEBUG if verbose else logging.INFO)
+    logging.getLogger("rq").setLevel(logging.WARNING)
+
+
+def redis_option(command: F) -> F:
+    """As ``setup_options``, and passes an open ``client`` instead; redis-py's errors become ours."""
+
+    @functools.wraps(command)
+    def wrapped(*args: Any, setup: Setup, **kwargs: Any) -> Any:
+        client = open_client(setup)
+        try:
+            with redis_errors():
+                return command(*args, client=client, **kwargs)
+        finally:
+            client.close()
+
+    return setup_options(wrapped)  # type: ignore[return-value]
+
+
+class _Duration(click.ParamType):
+    """``90s``, ``10m``, ``2h``, ``1d``, ``1h30m`` as seconds."""
+
+    name = "duration"
+    _WHOLE = re.compile(r"(?:\d+(?:\.\d+)?[smhd])+")
+    _PART = re.compile(r"(\d+(?:\.\d+)?)([smhd])")
+    _UNITS = {"s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}  # noqa: RUF012 - never changed
+    _MOST_S = 3650 * 86400.0
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        if isinstance(value, float):
+            return value
+        text = str(value).strip()
+        if not self._WHOLE.fullmatch(text):
+            self.fail(f"{text!r} is no duration. Write 90s, 10m, 2h, 1d or 1h30m", param, ctx)
+        seconds = sum(float(n) * self._UNITS[unit] for n, unit in self._PART.findall(text))
+        if not 0 < seconds <= self._MOST_S:
+            self.fail(f"{text!r} is not between 0 and 3650d", param, ctx)
+        return seconds
+
+
+DURATION = _Duration()
+
+
+def who() -> str:
+    """user@host, recorded with what an operator does."""
+    try:
+        user = getpass.getuser()
+    except (OSError, KeyError):  # no name for this uid, as in many containers
+        user = str(os.getuid())
+    return f"{user}@{socket.gethostname()}"
+
+
+def on_terminal(*, as_json: bool) -> bool:
+    """Whether a person watches stderr: then progress is shown there."""
+    return not as_json and sys.stderr.isatty()
+
+
+@contextmanager
+def progress(label: str, total: int, *, shown: bool) -> Iterator[Callable[[int], None]]:
+    """A progress bar on stderr; yields what moves it on by n. ``shown`` False: nothing."""
+    if not shown:
+        yield lambda _: None
+        return
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+
+    bar = Progress(
+        TextColumn("{task.description}"),
+        BarColumn(),
+        TaskProgressColumn(),
+        TimeRemainingColumn(),
+        console=Console(stderr=True),
+        transient=True,
+    )
+    with bar:
+        task = bar.add_task(label, total=max(1, total))
+        yield lambda n: bar.advance(task, n)
+
+
+def console() -> Console:
+    """Where tables go: stdout, at the terminal's width; elsewhere wide enough not to cut."""
+    from rich.console import Console
+
+    return Console(highlight=False, width=None if sys.stdout.isatty() else 200)

@@ -1,0 +1,278 @@
+"""What a census means to a person: what waits and why, when it will be done. Pure."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from typing import Any
+
+from paceline.cli.words import count_of, in_words
+from paceline.census import CONTAINERS, END_TERMS, IN_TERMS, Census
+
+TERMS = (*IN_TERMS, *END_TERMS, *CONTAINERS)
+
+#: Upper bounds of the histogram's slots, as in ``lua/settle.lua``; a slot is there once it holds
+#: something.
+BOUNDS_US = (
+    1e3, 2.5e3, 5e3, 1e4, 2.5e4, 5e4, 1e5, 2.5e5, 5e5, 1e6, 2.5e6, 5e6, 1e7, 3e7, 6e7, 3e8,
+)  # fmt: skip
+
+
+@dataclass(frozen=True, slots=True)
+class Closure:
+    """Something that keeps requests from beginning: paused, held or throttled.
+
+    ``left_s`` None means until an operator resumes.
+    """
+
+    what: str
+    left_s: float | None
+    why: str
+    who: str
+
+    @property
+    def text(self) -> str:
+        """One line for people."""
+        left = "until resumed" if self.left_s is None else f"for {in_words(self.left_s)} more"
+        by = f" by {self.who}" if self.who else ""
+        return f"{self.what} {left}{by}" + (f": {self.why}" if self.why else "")
+
+
+@dataclass(frozen=True, slots=True)
+class Why:
+    """Why what waits is not sent yet. ``code``: nothing, paused, held, throttled, no-daemon,
+    no-worker, bucket, scheduled, connections, rate."""
+
+    code: str
+    text: str
+
+
+def closures(census: Census) -> list[Closure]:
+    """All that closes the destination now; a pause and a hold can stand together."""
+    found = []
+    gate = census.gate
+    for what, field in (("paused", "pause"), (gate.get("hold_kind", "held"), "hold")):
+        until = float(gate.get(f"{field}_until", "0"))
+        if until == -1 or until > census.now_us:
+            left_s = None if until == -1 else (until - census.now_us) / 1e6
+            # A hold set by an outcome leaves the name of who held before it.
+            who = "" if what == "throttled" else gate.get(f"{field}_who", "")
+            found.append(Closure(what, left_s, gate.get(f"{field}_why", ""), who))
+    return found
+
+
+def rate(census: Census) -> float:
+    """Requests a second, as configured."""
+    return float(census.config.get("rate", "0"))
+
+
+def live_workers(census: Census) -> int:
+    """Workers whose lease holds."""
+    return sum(1 for worker in census.workers if worker.live)
+
+
+def connections(census: Census) -> int:
+    """Connections leased to live workers."""
+    return sum(worker.slots for worker in census.workers if worker.live)
+
+
+def bucket_level(census: Census) -> float | None:
+    """Permits in the bucket at the census's time, as ``begin.lua`` would reckon; None before the
+    first draw."""
+    level, at = census.gate.get("level"), census.gate.get("at")
+    if level is None or at is None:
+        return None
+    gained = max(0.0, census.now_us - float(at)) * rate(census) / 1e6
+    return min(float(census.gate.get("k", "0")), float(level) + gained)
+
+
+def why_waits(census: Census) -> Why:
+    """What binds, the first of them: an operator mends them in this order."""
+    if not census.unfinished:
+        return Why("nothing", "nothing waits")
+    standing = closures(census)
+    if standing:
+        return Why(standing[0].what, "; ".join(closure.text for closure in standing))
+    if not census.daemons:
+        return Why("no-daemon", "no daemon runs; start one: paceline daemon")
+    if not live_workers(census):
+        return Why(
+            "no-worker", f"no live worker; start one: paceline worker {census.destination}"
+        )
+    if float(census.gate.get("k", "0")) < 1:
+        return Why("bucket", "permits are kept back for connections of a worker that fell silent")
+    if not census.law["ready"] and not census.law["leased"]:
+        due_s = max(0, census.sizes.get("next_due_us", 0)) / 1e6
+        return Why("scheduled", f"all that waits is for later; the next is due in {in_words(due_s)}")
+    able = capacity(census)
+    if able is not None and able < rate(census):
+        return Why(
+            "connections",
+            f"{count_of(connections(census), 'connection')} at the provider's latency carry "
+            f"{able:.3g}/s, less than the rate of {rate(census):g}/s",
+        )
+    return Why("rate", f"the rate, {rate(census):g}/s")
+
+
+def capacity(census: Census) -> float | None:
+    """Requests a second that the open connections can carry at the mean latency; None where
+    nothing is known yet."""
+    count = observations(census.histogram, "api")
+    total_us = census.histogram.get("api:sum", 0.0)
+    slots = connections(census)
+    return slots * count / (total_us / 1e6) if count and total_us > 0 and slots else None
+
+
+def backlog_s(census: Census) -> float | None:
+    """Seconds to send what is unfinished at the configured rate."""
+    return census.unfinished / rate(census) if rate(census) else None
+
+
+def eta_s(census: Census) -> float | None:
+    """Seconds until what is unfinished should be sent; None while something must be done first."""
+    if not census.unfinished:
+        return 0.0
+    per_s = min(rate(census), capacity(census) or rate(census))
+    standing = closures(census)
+    if not per_s or not census.daemons or not live_workers(census):
+        return None
+    lefts = [closure.left_s for closure in standing]
+    if None in lefts:
+        return None
+    closed_s = max((left for left in lefts if left is not None), default=0.0)
+    due_s = max(0, census.sizes.get("next_due_us", 0)) / 1e6 if census.law["scheduled"] else 0.0
+    return max(closed_s + census.unfinished / per_s, due_s)
+
+
+def observations(histogram: Mapping[str, float], name: str) -> int:
+    """How many were observed."""
+    return round(sum(count for _, count in _slots(histogram, name)))
+
+
+def percentile_s(histogram: Mapping[str, float], name: str, share: float) -> float | None:
+    """The latency that ``share`` of the observations do not exceed, read off the histogram's
+    slots (linear within one); None without observations."""
+    slots = _slots(histogram, name)
+    wanted = share * sum(count for _, count in slots)
+    passed = 0.0
+    for top_us, count in slots:
+        if count and passed + count >= wanted:
+            below_us = max((bound for bound in BOUNDS_US if bound < top_us), default=0.0)
+            if top_us == float("inf"):
+                return below_us / 1e6
+            return (below_us + (top_us - below_us) * (wanted - passed) / count) / 1e6
+        passed += count
+    return None
+
+
+def _slots(histogram: Mapping[str, float], name: str) -> list[tuple[float, float]]:
+    """(upper bound us, count) of the slots that hold any, in order."""
+    return sorted(
+        (float(slot), count)
+        for key, count in histogram.items()
+        if (slot := key.removeprefix(f"{name}:")) != key and slot != "sum"
+    )
+
+
+def counters(census: Census) -> dict[str, int]:
+    """The totals that tell of trouble."""
+    n = census.counters
+    ambiguous = sum(v for label, v in census.outcomes.items() if label.startswith("ambiguous"))
+    return {
+        "retried": n.get("retried", 0),
+        "duplicates": n.get("duplicates", 0),
+        "ambiguous": ambiguous + n.get("ambiguous_reaped", 0),
+        "late": n.get("late_sent", 0) + n.get("sent_after_end", 0),
+        "throttles": n.get("throttles", 0),
+        "returned": n.get("returned", 0),
+        "replayed": n.get("replayed", 0),
+    }
+
+
+def law_view(census: Census) -> dict[str, Any]:
+    """The conservation law for ``--json``: its terms by name, and whether it holds."""
+    terms = {term: census.law[term] for term in TERMS}
+    return {**terms, "sound": census.sound, "difference": census.difference}
+
+
+def status_view(census: Census) -> dict[str, Any]:
+    """One destination for ``status --json``."""
+    why = why_waits(census)
+    latency = {
+        name: {
+            "count": observations(census.histogram, name),
+            "p50_s": percentile_s(census.histogram, name, 0.5),
+            "p99_s": percentile_s(census.histogram, name, 0.99),
+        }
+        for name in ("api", "sent")
+    }
+    return {
+        **law_view(census),
+        "unfinished": census.unfinished,
+        "ready_by_priority": {
+            name: census.sizes.get(f"ready_{name}", 0) for name in ("high", "normal", "bulk")
+        },
+        "bytes": census.counters.get("bytes", 0),
+        "oldest_age_s": census.sizes.get("oldest_us", 0) / 1e6,
+        "next_due_s": max(0, census.sizes.get("next_due_us", 0)) / 1e6
+        if census.law["scheduled"]
+        else None,
+        "rate": rate(census),
+        "burst": int(census.config.get("burst", "0")),
+        "bucket": {"size": int(census.gate.get("k", "0")), "level": bucket_level(census)},
+        "connections": {
+            "allowed": int(census.config.get("connections", "0")),
+            "leased": connections(census),
+        },
+        "workers": [
+            {
+                "id": worker.id,
+                "live": worker.live,
+                "lease_left_s": worker.lease_left_s,
+                "connections": worker.slots,
+                "facts": dict(worker.facts),
+            }
+            for worker in census.workers
+        ],
+        "live_workers": live_workers(census),
+        "daemons": census.daemons,
+        "closed": [
+            {"what": c.what, "left_s": c.left_s, "reason": c.why, "who": c.who}
+            for c in closures(census)
+        ],
+        "draining": census.gate.get("draining"),
+        "why": {"code": why.code, "text": why.text},
+        "backlog_s": backlog_s(census),
+        "eta_s": eta_s(census),
+        "counters": counters(census),
+        "outcomes": dict(census.outcomes),
+        "latency": latency,
+        "config_version": int(census.config.get("version", "0")),
+    }
+
+
+def equation(census: Census) -> tuple[str, str]:
+    """The conservation law's two sides with their numbers."""
+
+    def side(terms: tuple[str, ...]) -> str:
+        total = sum(census.law[term] for term in terms)
+        return " + ".join(f"{term} {census.law[term]:,}" for term in terms) + f" = {total:,}"
+
+    return side(IN_TERMS), side((*END_TERMS, *CONTAINERS))
+
+
+def law_verdict(census: Census) -> str:
+    """What the difference means, in words."""
+    difference = census.difference
+    if not difference:
+        return "sound: every message is accounted for"
+    if difference > 0:
+        return (
+            f"NOT SOUND: {count_of(difference, 'message')} came in and cannot be accounted for. "
+            "Keys of this destination were deleted or a counter was changed; "
+            "paceline audit --deep names what is left of them"
+        )
+    return (
+        f"NOT SOUND: {count_of(-difference, 'message')} more than came in. "
+        "A counter or a container of this destination was changed by hand"
+    )

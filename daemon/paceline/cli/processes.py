@@ -1,0 +1,208 @@
+"""Commands that run: up, daemon, scheduler, worker."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import signal
+import sys
+import threading
+import time
+from collections.abc import Callable
+from typing import Any, TypeVar
+
+import click
+import redis
+import redis.exceptions
+
+from paceline.cli.common import Setup, need_destinations, setup_options, start_logging
+from paceline.connect import connect
+from paceline.embedded import EmbeddedServer, attached_url
+from paceline.errors import RedisUnavailable, UnknownDestination
+from paceline.service import DaemonService, Part
+from paceline.settings import Destination
+from paceline.supervisor import Child, Supervisor, watch_parent
+
+F = TypeVar("F", bound=Callable[..., Any])
+
+#: By name: this package does not import the workers'.
+WORKER_RUNTIME = ("paceline_workers.runtime", "WorkerRuntime")
+
+_DAEMON_GRACE_S = 15.0
+
+
+def _verbose(command: F) -> F:
+    return click.option("-v", "--verbose", is_flag=True, help="Log more.")(command)
+
+
+def _wait_option(command: F) -> F:
+    return click.option(
+        "--wait",
+        "wait_s",
+        type=click.FloatRange(min=0),
+        default=30.0,
+        show_default=True,
+        metavar="SECONDS",
+        help="How long to wait at the start for Redis.",
+    )(command)
+
+
+@click.command()
+@click.option(
+    "--workers",
+    type=click.IntRange(1, 64),
+    default=2,
+    show_default=True,
+    help="Worker processes for each destination.",
+)
+@_verbose
+@setup_options
+def up(setup: Setup, workers: int, verbose: bool) -> int:
+    """Run everything on this machine: daemon, workers, and Redis if none is configured.
+
+    Ctrl-C or SIGTERM stops in order: workers finish what is on the wire, then the daemon, then the
+    embedded server. A process that ends is started again.
+    """
+    start_logging(verbose=verbose)
+    need_destinations(setup)
+    server = None
+    url = setup.redis_url
+    if url is None:
+        server = EmbeddedServer(setup.data, appendfsync=setup.settings.redis.appendfsync)
+        url = server.start()
+    base = [sys.executable, "-m", "paceline"]
+    config = ["--config", str(setup.source)]
+    groups = [
+        [
+            Child(
+                f"worker {name} {number + 1}",
+                [*base, "worker", name, *config],
+                _stop_s(destination) + 5.0,
+            )
+            for name, destination in setup.settings.destinations.items()
+            for number in range(workers)
+        ],
+        [Child("daemon", [*base, "daemon", *config], _DAEMON_GRACE_S)],
+    ]
+    supervisor = Supervisor(groups, {**os.environ, "PACELINE_REDIS_URL": url})
+    _on_signals(supervisor.stopping.set)
+    try:
+        supervisor.run()
+    finally:
+        if server is not None:
+            server.stop()
+    return 0
+
+
+def _stop_s(destination: Destination) -> float:
+    return destination.connect_timeout_s + destination.total_timeout_s + 10.0
+
+
+@click.command()
+@_wait_option
+@_verbose
+@setup_options
+def daemon(setup: Setup, wait_s: float, verbose: bool) -> int:
+    """Run scheduler and reaper of all destinations. Several daemons may run at once."""
+    return _serve(setup, ("scheduler", "reaper"), wait_s, verbose)
+
+
+@click.command()
+@_wait_option
+@_verbose
+@setup_options
+def scheduler(setup: Setup, wait_s: float, verbose: bool) -> int:
+    """Run the scheduler alone, of all destinations; a daemon must run elsewhere, for the reaper."""
+    return _serve(setup, ("scheduler",), wait_s, verbose)
+
+
+def _serve(setup: Setup, parts: tuple[Part, ...], wait_s: float, verbose: bool) -> int:
+    start_logging(verbose=verbose)
+    need_destinations(setup)
+    client = connect(_url(setup), name="paceline-daemon")
+    service = DaemonService(client, list(setup.settings.destinations.values()), parts)
+    _on_signals(service.stopping.set)
+    watch_parent(os.environ, service.stopping)
+    _until_redis(client, wait_s, service.stopping)
+    if not service.stopping.is_set():
+        service.start()
+        service.stopping.wait()
+    service.stop()
+    client.close()
+    return 0
+
+
+@click.command()
+@click.argument("destination", required=False)
+@click.option("--name", help="Name of this worker, unique among live ones.  [default: made up]")
+@_wait_option
+@_verbose
+@setup_options
+def worker(
+    setup: Setup, destination: str | None, name: str | None, wait_s: float, verbose: bool
+) -> int:
+    """Run one worker process for DESTINATION (which may be left out where there is only one).
+
+    SIGTERM: takes no more, finishes what is on the wire, gives the rest back untouched.
+    """
+    start_logging(verbose=verbose)
+    need_destinations(setup)
+    chosen = _the_destination(setup, destination)
+    runtime_class = getattr(importlib.import_module(WORKER_RUNTIME[0]), WORKER_RUNTIME[1])
+    url = _url(setup)
+    runtime = runtime_class(chosen, url, os.environ, name=name)
+    _on_signals(runtime.stop)
+    watch_parent(os.environ, runtime.stopping)
+    client = connect(url, name="paceline-worker-start")
+    _until_redis(client, wait_s, runtime.stopping)
+    client.close()
+    if runtime.stopping.is_set():
+        return 0
+    return 1 if runtime.run() else 0
+
+
+def _the_destination(setup: Setup, name: str | None) -> Destination:
+    names = list(setup.settings.destinations)
+    if name is None:
+        if len(names) != 1:
+            raise click.UsageError(
+                f"name the destination: this configuration has {', '.join(names)}"
+            )
+        name = names[0]
+    if name not in names:
+        raise UnknownDestination(name, names)
+    return setup.destination(name)
+
+
+def _url(setup: Setup) -> str:
+    url = setup.redis_url or attached_url(setup.data)
+    if url is None:
+        raise RedisUnavailable(
+            f"no Redis URL is given, and no embedded server runs in {setup.data}",
+            "Set [redis] url or PACELINE_REDIS_URL, or run: paceline up",
+        )
+    return url
+
+
+def _until_redis(client: redis.Redis, wait_s: float, stopping: threading.Event) -> None:
+    """Returns when Redis answers. Raises RedisUnavailable when it did not within ``wait_s``."""
+    end = time.monotonic() + wait_s
+    while not stopping.is_set():
+        try:
+            client.ping()
+            return
+        except redis.exceptions.RedisError as error:
+            if time.monotonic() >= end:
+                raise RedisUnavailable(str(error)) from error
+            stopping.wait(0.25)
+
+
+def _on_signals(stop: Callable[[], None]) -> None:
+    """SIGTERM and SIGINT ask for an orderly stop; the second one ends at once."""
+
+    def handle(signum: int, _: object) -> None:
+        signal.signal(signum, signal.SIG_DFL)
+        stop()
+
+    signal.signal(signal.SIGTERM, handle)
+    signal.signal(signal.SIGINT, handle)

@@ -1,0 +1,33 @@
+"""Times, spans and numbers as people read them. Pure."""
+
+from __future__ import annotations
+
+from datetime import datetime
+
+
+def in_words(seconds: float) -> str:
+    """A span of time for people: ``45 ms``, ``12.3 s``, ``3m 20s``, ``2h 14m``, ``3d 4h``."""
+    if seconds < 1:
+        return f"{seconds * 1e3:.3g} ms"
+    if seconds < 60:
+        return f"{seconds:.3g} s"
+    whole = round(seconds)
+    for unit, size, lesser, step in (
+        ("d", 86400, "h", 3600),
+        ("h", 3600, "m", 60),
+        ("m", 60, "s", 1),
+    ):
+        if whole >= size:
+            count, rest = divmod(whole, size)
+            return f"{count}{unit} {rest // step}{lesser}" if rest // step else f"{count}{unit}"
+    return f"{whole} s"
+
+
+def local_time(unix_s: float) -> str:
+    """A moment in the local time zone, with its offset."""
+    return datetime.fromtimestamp(unix_s).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+
+
+def count_of(n: int, one: str, many: str = "") -> str:
+    """``1 message``, ``1,200 messages``."""
+    return f"{n:,} {one if n == 1 else many or one + 's'}"

@@ -1,0 +1,337 @@
+"""What apps import: push messages, ask what became of them.
+
+    from paceline import Outbox
+
+    outbox = Outbox.from_url("redis://127.0.0.1:6379/0")
+    receipt = outbox.send("maxmd", {"sender": …, "recipients": […], …})
+
+``send`` returns when Redis has accepted the message (with ``appendfsync always``: when it is on
+disk). A message that cannot be sent is refused at once, with an error that names the field. Sending
+the same id and payload again is safe and changes nothing.
+"""
+
+from __future__ import annotations
+
+import time
+from collections.abc import Iterable, Iterator, Mapping, Sequence
+from dataclasses import dataclass, field
+from datetime import datetime
+from itertools import islice
+from typing import Any, Literal, Self
+
+import redis
+import redis.exceptions
+
+from paceline import payloads
+from paceline.connect import connect
+from paceline.errors import (
+    NotPossible,
+    OutboxFull,
+    PacelineError,
+    RedisUnavailable,
+    UnknownDestination,
+    UnknownMessage,
+)
+from paceline.message import Message, build, check_id, check_name
+from paceline.outbox import OutboxStore, known_destinations
+from paceline.records import Ended, Live
+
+__all__ = ["Outbox", "Receipt", "Status"]
+
+#: Commands in one pipeline: one fsync of Redis covers them all.
+PIPELINE = 100
+PIPELINE_BYTES = 4 * 1024 * 1024
+_OPTIONS_TTL_S = 10.0
+_POLL_FIRST_S, _POLL_MOST_S = 0.01, 0.25
+
+
+@dataclass(frozen=True, slots=True)
+class Receipt:
+    """An accepted message. ``status`` is "new", or "already": the same was accepted before."""
+
+    id: str
+    status: Literal["new", "already"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Status:
+    """What is known of a message.
+
+    ``state``     ready, scheduled, leased, begun, dead, parked, sent, cancelled, expired, dropped
+    ``attempts``  requests begun; ``history`` the last ten with their outcomes (empty for a message
+                  sent at the first attempt)
+    Times are unix seconds; ``due`` is when a scheduled one is next tried.
+    """
+
+    id: str
+    destination: str
+    state: str
+    final: bool
+    accepted_at: float | None = None
+    ended_at: float | None = None
+    due: float | None = None
+    expires: float | None = None
+    priority: str | None = None
+    tenant: str | None = None
+    campaign: str | None = None
+    tries: int = 0
+    attempts: int = 0
+    payload_bytes: int = 0
+    provider_id: str | None = None
+    worker: str | None = None
+    cancel_asked: bool = False
+    history: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
+
+
+class Outbox:
+    """The producers' side of Paceline. Thread-safe.
+
+    ``client`` must hand out bytes. ``from_url`` builds one that repeats an enqueue whose answer was
+    lost: the id makes that safe.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._client = client
+        self._stores: dict[str, OutboxStore] = {}
+        self._options: dict[str, tuple[float, str, int | None]] = {}
+
+    @classmethod
+    def from_url(cls, url: str, *, timeout_s: float = 5.0) -> Self:
+        """``redis://``, ``rediss://``, ``unix://`` or ``sentinel+redis://``. Connects at first use.
+
+        Raises ConfigError for a URL that cannot be read.
+        """
+        return cls(connect(url, name="paceline-client", timeout_s=timeout_s, repeats=3))
+
+    def send(
+        self,
+        destination: str,
+        payload: object,
+        *,
+        id: str | None = None,
+        priority: Literal["high", "normal", "bulk"] = "normal",
+        tenant: str | None = None,
+        campaign: str | None = None,
+        not_before: float | str | datetime | None = None,
+        expires: float | str | datetime | None = None,
+        delay_s: float | None = None,
+        ttl_s: float | None = None,
+    ) -> Receipt:
+        """Hands one message over. ``payload``: anything that JSON can say, or ready JSON as bytes.
+
+        Times are unix seconds, RFC 3339 text or aware datetimes. Raises InvalidMessage (and its
+        kinds PayloadError, MessageTooLarge), UnknownDestination, DuplicateConflict, OutboxFull,
+        Draining, RedisUnavailable: after any of them but the last the message was not accepted.
+        """
+        message = build(
+            destination,
+            payload,
+            now=time.time(),
+            id=id,
+            priority=priority,
+            tenant=tenant,
+            campaign=campaign,
+            not_before=not_before,
+            expires=expires,
+            delay_s=delay_s,
+            ttl_s=ttl_s,
+        )
+        answer = self.send_many([message])[0]
+        if isinstance(answer, PacelineError):
+            raise answer
+        return answer
+
+    def send_many(self, messages: Iterable[Message]) -> list[Receipt | PacelineError]:
+        """Hands many over, pipelined: for each, in order, its Receipt or the error that refused it.
+
+        Build messages with ``message()``. A refused one does not hinder the others. Raises
+        RedisUnavailable when Redis went away: repeat the whole call, with the same messages.
+        """
+        answers: list[Receipt | PacelineError] = []
+        for piece in _pieces(messages):
+            answers += self._send_piece(piece)
+        return answers
+
+    @staticmethod
+    def message(destination: str, payload: object, **options: Any) -> Message:
+        """A checked message for ``send_many``; arguments and errors as for ``send``."""
+        return build(destination, payload, now=time.time(), **options)
+
+    def status(self, destination: str, message_id: str) -> Status:
+        """What became of a message. Raises UnknownMessage, UnknownDestination, RedisUnavailable."""
+        return self._status(destination, message_id, history=True)
+
+    def wait(self, destination: str, message_id: str, timeout_s: float | None = None) -> Status:
+        """Blocks until the message has ended, is dead or parked; polls. Raises TimeoutError, and
+        as ``status``."""
+        end = None if timeout_s is None else time.monotonic() + timeout_s
+        pause = _POLL_FIRST_S
+        while True:
+            status = self._status(destination, message_id, history=False)
+            if status.final or status.state in ("dead", "parked"):
+                return self._status(destination, message_id, history=True)
+            left = pause if end is None else end - time.monotonic()
+            if left <= 0:
+                raise TimeoutError(f"message {message_id!r} is still {status.state}")
+            time.sleep(min(pause, left))
+            pause = min(pause * 1.5, _POLL_MOST_S)
+
+    def cancel(self, destination: str, message_id: str) -> bool:
+        """True: it will not be sent. False: it has begun and may be on the wire; it is not tried
+        again should this attempt fail. Raises UnknownMessage, NotPossible when it has ended, is
+        dead or parked."""
+        store = self._store(destination)
+        with _translated():
+            word = store.cancel([check_id(message_id)])[0]
+        if word == "unknown":
+            raise UnknownMessage(destination, message_id)
+        if word in ("ended", "dead", "parked"):
+            state = self.status(destination, message_id).state
+            mend = "Drop it instead" if word in ("dead", "parked") else ""
+            raise NotPossible("cancel", f"message {message_id!r} is {state}", mend)
+        return word == "cancelled"
+
+    def destinations(self) -> list[str]:
+        """The names of all destinations known here."""
+        with _translated():
+            return known_destinations(self._client)
+
+    def close(self) -> None:
+        """Closes the connections."""
+        self._client.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
+    # -- within -----------------------------------------------------------------------------
+
+    def _send_piece(self, piece: Sequence[Message]) -> list[Receipt | PacelineError]:
+        refused: dict[int, PacelineError] = {}
+        accepted: dict[str, list[tuple[int, Message]]] = {}
+        for place, message in enumerate(piece):
+            try:
+                self._check(message)
+            except PacelineError as error:
+                if isinstance(error, RedisUnavailable):
+                    raise
+                refused[place] = error
+            else:
+                accepted.setdefault(message.destination, []).append((place, message))
+        answers: dict[int, Receipt | PacelineError] = dict(refused)
+        for destination, items in accepted.items():
+            with _translated():
+                words = self._store(destination).enqueue_many([message for _, message in items])
+            for (place, message), word in zip(items, words, strict=True):
+                answers[place] = (
+                    word if isinstance(word, PacelineError) else Receipt(message.id, word)
+                )
+        return [answers[place] for place in range(len(piece))]
+
+    def _check(self, message: Message) -> None:
+        provider, limit = self._profile_of(message.destination)
+        payloads.check(provider, message.payload, max_payload_bytes=limit)
+
+    def _profile_of(self, destination: str) -> tuple[str, int | None]:
+        """(provider, payload limit) of a destination, from its shared configuration; looked up
+        again every few seconds, for daemons may be restarted with another."""
+        now = time.monotonic()
+        known = self._options.get(destination)
+        if known is None or now - known[0] > _OPTIONS_TTL_S:
+            with _translated():
+                provider, limit = self._store(destination).intake_rules()
+            if provider is None:
+                raise UnknownDestination(destination, self.destinations())
+            known = (now, provider, limit)
+            self._options[destination] = known
+        return known[1], known[2]
+
+    def _store(self, destination: str) -> OutboxStore:
+        store = self._stores.get(destination)
+        if store is None:
+            store = self._stores[destination] = OutboxStore(self._client, check_name(destination))
+        return store
+
+    def _status(self, destination: str, message_id: str, *, history: bool) -> Status:
+        store = self._store(destination)
+        with _translated():
+            found = store.look([check_id(message_id)])[0]
+            if found is None:
+                if store.intake_rules()[0] is None:
+                    raise UnknownDestination(destination, self.destinations())
+                raise UnknownMessage(destination, message_id)
+            attempts = store.attempts(message_id) if history else ()
+        head, size, _, worker = found
+        if isinstance(head, Ended):
+            return Status(
+                id=message_id,
+                destination=destination,
+                state=head.state,
+                final=True,
+                ended_at=head.at_us / 1e6,
+                provider_id=head.provider_id or None,
+                history=attempts,
+            )
+        return _live_status(destination, message_id, head, size, worker, attempts)
+
+
+def _live_status(
+    destination: str,
+    message_id: str,
+    head: Live,
+    size: int,
+    worker: str,
+    attempts: Sequence[Mapping[str, Any]],
+) -> Status:
+    return Status(
+        id=message_id,
+        destination=destination,
+        state=head.state,
+        final=False,
+        accepted_at=head.at_us / 1e6,
+        due=head.due_us / 1e6 if head.state == "scheduled" else None,
+        expires=head.expires_us / 1e6 if head.expires_us else None,
+        priority=head.priority,
+        tenant=head.tenant or None,
+        campaign=head.campaign or None,
+        tries=head.tries,
+        attempts=head.attempts,
+        payload_bytes=size,
+        worker=worker or None,
+        cancel_asked=head.cancel_asked,
+        history=attempts,
+    )
+
+
+def _pieces(messages: Iterable[Message]) -> Iterator[list[Message]]:
+    """Pieces of at most PIPELINE messages and about PIPELINE_BYTES."""
+    source = iter(messages)
+    while piece := list(islice(source, PIPELINE)):
+        part: list[Message] = []
+        size = 0
+        for message in piece:
+            if part and size + len(message.payload) > PIPELINE_BYTES:
+                yield part
+                part, size = [], 0
+            part.append(message)
+            size += len(message.payload)
+        yield part
+
+
+class _translated:  # noqa: N801 - a context manager that reads like a word
+    """redis-py's errors as ours."""
+
+    def __enter__(self) -> None:
+        return None
+
+    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
+        if isinstance(error, redis.exceptions.OutOfMemoryError):
+            raise OutboxFull("Redis", "its maxmemory is reached") from error
+        if isinstance(error, (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)):
+            raise RedisUnavailable(str(error)) from error
+        if isinstance(error, redis.exceptions.RedisError):
+            raise PacelineError(
+                f"Redis refused: {error}", "Check its version (7 or later) and the user's rights"
+            ) from error

@@ -1,0 +1,81 @@
+"""One process of the rehearsal: its start, its log, its CPU time, its orderly end."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+
+from paceline.errors import PacelineError
+
+_TAIL_LINES = 15
+_TAIL_BYTES = 16_000
+
+
+class PartFailed(PacelineError):
+    """A process could not start, or ended by itself; its last log lines are in the text."""
+
+
+class Part:
+    """A child process in a session of its own (Ctrl-C reaches only the parent, which stops all in
+    order), with its output in a file. Raises OSError when it cannot be started."""
+
+    def __init__(
+        self, name: str, command: Sequence[str], environ: Mapping[str, str], log: Path
+    ) -> None:
+        self.name = name
+        self.log = log
+        with log.open("ab") as output:
+            self._process = subprocess.Popen(  # noqa: S603 - our own command line
+                command,
+                env=environ,
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=subprocess.STDOUT,
+                start_new_session=True,
+            )
+
+    @property
+    def pid(self) -> int:
+        """Its process id."""
+        return self._process.pid
+
+    def check(self) -> None:
+        """Raises PartFailed when it has ended."""
+        code = self._process.poll()
+        if code is not None:
+            raise PartFailed(f"{self.name} ended with code {code}{self.tail()}")
+
+    def tail(self) -> str:
+        """The log's last lines, indented, for an error's text. Raises OSError."""
+        with self.log.open("rb") as log:
+            log.seek(max(0, log.seek(0, os.SEEK_END) - _TAIL_BYTES))
+            lines = log.read().decode("utf-8", "replace").splitlines()[-_TAIL_LINES:]
+        return "".join(f"\n  {line}" for line in lines) or "; it wrote nothing"
+
+    def ask_to_stop(self) -> None:
+        """SIGTERM, unless it has ended."""
+        if self._process.poll() is None:
+            self._process.send_signal(signal.SIGTERM)
+
+    def await_end(self, grace_s: float) -> int:
+        """Its exit code; SIGKILL when it outlives the grace (then the code is -9)."""
+        try:
+            return self._process.wait(grace_s)
+        except subprocess.TimeoutExpired:
+            self._process.kill()
+            return self._process.wait()
+
+
+def cpu_s(pid: int) -> float | None:
+    """CPU seconds, user and system, that a process has used; None where there is no /proc or no
+    such process."""
+    try:
+        stat = Path(f"/proc/{pid}/stat").read_text("utf-8", "replace")
+    except OSError:
+        return None
+    # The name, in parentheses, may hold anything; utime and stime are fields 14 and 15.
+    fields = stat.rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")

@@ -1,0 +1,243 @@
+"""The configuration: one TOML file, read into frozen values.
+
+::
+
+    [redis]                                    # may be left out: the embedded server
+    url = "redis://127.0.0.1:6379/0"           # rediss://, unix://, sentinel+redis://h:p,h:p/name
+    [destinations.maxmd]
+    provider = "maxmd"
+    url = "https://api.example/Send"           # or a list: the load is spread
+    rate = 90                                  # requests per second
+    burst = 150
+    username = "acme"
+    password = { env = "MAXMD_PASSWORD" }      # or { file = "…" }
+
+`load` and `loads` report **all** that is wrong in one `ConfigError`: each problem with its dotted
+key, what is wrong and how to mend it. Nothing here reads the environment: secrets are revealed
+where a worker starts. Which keys there are, and what they may hold, is in `settings_tables.py`;
+what may not be combined, in `settings_checks.py`.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import math
+import re
+import tomllib
+from collections.abc import Mapping
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any, Literal
+from urllib.parse import urlsplit, urlunsplit
+
+import msgspec
+
+from paceline.backoff import DEFAULT_POLICY, RetryPolicy
+from paceline.errors import ConfigError, ConfigProblem
+from paceline.secrets_ import Secret
+
+__all__ = [
+    "LEAST_LEASE_S",
+    "Destination",
+    "RedisSettings",
+    "Settings",
+    "SuccessRule",
+    "default_batch",
+    "load",
+    "loads",
+]
+
+# Below this a worker that is merely busy would lose what it holds.
+LEAST_LEASE_S = 2.0
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class RedisSettings:
+    """url: where Redis is, None for the embedded server; appendfsync: of the embedded server."""
+
+    url: str | None = field(default=None, repr=False)
+    appendfsync: Literal["always", "everysec"] = "always"
+
+    @property
+    def shown_url(self) -> str:
+        """The URL without its password, for logs and `status`."""
+        if self.url is None:
+            return "embedded"
+        # Greedy: a password may hold an unescaped "@", and must not be cut in half.
+        return re.sub(r"(?<=://).*@", "***@", re.sub(r"(?<=password=)[^&]*", "***", self.url))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SuccessRule:
+    """When the `http` profile takes a reply for "sent".
+
+    statuses    "200" or classes such as "2xx"; other 2xx replies are ambiguous
+    pointer     JSON pointer (RFC 6901) into the reply's body that must hold `equals`, or None
+    id_pointer  JSON pointer to the provider's id of the message, or None
+    """
+
+    statuses: tuple[str, ...] = ("2xx",)
+    pointer: str | None = None
+    equals: Any = None
+    id_pointer: str | None = None
+
+
+DEFAULT_SUCCESS = SuccessRule()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Destination:
+    """One provider account. Times in seconds, sizes in bytes, `rate` in requests per second."""
+
+    name: str
+    provider: str
+    urls: tuple[str, ...] = field(repr=False)
+    rate: float = 90.0
+    burst: int = 150
+    connections: int = 10
+    reserve: int = 5
+    connect_timeout_s: float = 5.0
+    read_timeout_s: float = 30.0
+    total_timeout_s: float = 35.0
+    lease_s: float = 8.0
+    max_payload_bytes: int = 4 * 1024**2
+    max_messages: int = 1_000_000
+    max_bytes: int = 4 * 1024**3
+    max_age_s: float = 72 * 3600.0
+    record_ttl_s: float = 24 * 3600.0
+    connection_idle_s: float = 20.0
+    connection_max_age_s: float = 900.0
+    connection_max_requests: int = 10_000
+    username: Secret | None = None
+    password: Secret | None = None
+    headers: Mapping[str, Secret] = field(default_factory=dict)
+    retry: RetryPolicy = DEFAULT_POLICY
+    id_header: str = "Paceline-Message-Id"
+    allow_plain_http: bool = False
+    ca_file: str | None = None
+    method: str = "POST"
+    success: SuccessRule = DEFAULT_SUCCESS
+    outcomes: Mapping[str, str] = field(default_factory=dict)
+    idempotency_key: Literal["bare", "quoted", "off"] = "bare"
+
+    @property
+    def effective_connections(self) -> int:
+        """Connections really used: the bucket holds burst − connections, and beyond the reserve
+        one permit must be left that ordinary messages may draw."""
+        return max(1, min(self.connections, self.burst - 1 - self.reserve))
+
+    @property
+    def heartbeat_s(self) -> float:
+        """Seconds between a worker's heartbeats: several fit into a lease, so that one may fail."""
+        return min(1.0, self.lease_s / 5)
+
+    @property
+    def batch(self) -> int:
+        """Messages one job takes together."""
+        return default_batch(self.rate, self.burst)
+
+    def public(self) -> dict[str, Any]:
+        """A copy for Redis and for people: plain JSON types, no secrets.
+
+        Of a secret only whether there is one: where it comes from may differ between hosts.
+        Values in the URLs' queries are left out too, for keys are sometimes sent there.
+        """
+        return {
+            "name": self.name,
+            "provider": self.provider,
+            "urls": [_without_query_values(url) for url in self.urls],
+            "rate": self.rate,
+            "burst": self.burst,
+            "connections": self.connections,
+            "effective_connections": self.effective_connections,
+            "reserve": self.reserve,
+            "batch": self.batch,
+            "connect_timeout_s": self.connect_timeout_s,
+            "read_timeout_s": self.read_timeout_s,
+            "total_timeout_s": self.total_timeout_s,
+            "lease_s": self.lease_s,
+            "max_payload_bytes": self.max_payload_bytes,
+            "max_messages": self.max_messages,
+            "max_bytes": self.max_bytes,
+            "max_age_s": self.max_age_s,
+            "record_ttl_s": self.record_ttl_s,
+            "connection_idle_s": self.connection_idle_s,
+            "connection_max_age_s": self.connection_max_age_s,
+            "connection_max_requests": self.connection_max_requests,
+            "username": self.username is not None,
+            "password": self.password is not None,
+            "headers": sorted(self.headers, key=str.lower),
+            "retry": {**asdict(self.retry), "wait_503_s": list(self.retry.wait_503_s)},
+            "id_header": self.id_header,
+            "allow_plain_http": self.allow_plain_http,
+            "method": self.method,
+            "success": {**asdict(self.success), "statuses": list(self.success.statuses)},
+            "outcomes": dict(sorted(self.outcomes.items())),
+            "idempotency_key": self.idempotency_key,
+        }
+
+    def digest(self) -> str:
+        """A hash over `public()`: equal wherever the same destination is configured."""
+        stable = msgspec.json.encode(self.public(), order="sorted")
+        return hashlib.sha256(stable).hexdigest()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Settings:
+    """A whole configuration. `warnings`: lines for people, about what was adjusted."""
+
+    redis: RedisSettings
+    destinations: Mapping[str, Destination]
+    warnings: tuple[str, ...] = ()
+
+
+def load(path: str | Path) -> Settings:
+    """Read a configuration file. Raises ConfigError, also where it cannot be read."""
+    try:
+        text = Path(path).read_text(encoding="utf-8-sig")
+    except OSError as error:
+        why = error.strerror or str(error)
+        raise ConfigError(
+            [ConfigProblem("", f"cannot be read: {why}", "Name it with --config")],
+            source=str(path),
+        ) from error
+    except UnicodeDecodeError as error:
+        raise ConfigError(
+            [ConfigProblem("", f"is not UTF-8 (byte {error.start})", "Save it as UTF-8")],
+            source=str(path),
+        ) from error
+    return loads(text, source=str(path))
+
+
+def loads(text: str, *, source: str = "configuration") -> Settings:
+    """Settings from TOML. Raises ConfigError with all problems; `source` names the file in it."""
+    # Here, for these two modules build on this one's types.
+    from paceline.settings_checks import settings_from
+
+    try:
+        document = tomllib.loads(text)
+    # ValueError: a TOMLDecodeError, or what int() says of a number with 5,000 digits.
+    except (ValueError, RecursionError) as error:
+        raise ConfigError(
+            [ConfigProblem("", f"is not TOML: {error}", "See https://toml.io")], source=source
+        ) from error
+    problems: list[ConfigProblem] = []
+    settings = settings_from(document, problems)
+    if problems or settings is None:
+        raise ConfigError(problems, source=source)
+    return settings
+
+
+def default_batch(rate: float, burst: int | None = None) -> int:
+    """Messages per batch: 100 to 500, one second of the rate; below 50/s two seconds of it.
+
+    Never more than the burst, where that is given: a batch is taken to be sent soon.
+    """
+    size = min(500.0, max(min(100.0, 2 * rate), rate))
+    return max(1, min(math.ceil(size), 500 if burst is None else burst))
+
+
+def _without_query_values(url: str) -> str:
+    parts = urlsplit(url)
+    query = "&".join(item.partition("=")[0] + "=***" for item in parts.query.split("&") if item)
+    return urlunsplit(parts._replace(query=query))

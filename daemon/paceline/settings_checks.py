@@ -1,0 +1,370 @@
+"""From the file's tables to `Settings`: secrets, URLs, and what may not be combined.
+
+A contradiction is reported at the key that most likely is the wrong one, and only between values
+that are right in themselves.
+"""
+
+from __future__ import annotations
+
+import ipaddress
+import re
+from collections.abc import Mapping
+from dataclasses import replace
+from types import MappingProxyType
+from typing import Any
+from urllib.parse import urlsplit
+
+from paceline.backoff import DEFAULT_POLICY, POLICIES, RetryPolicy
+from paceline.errors import ConfigProblem, InvalidMessage
+from paceline.message import check_name
+from paceline.secrets_ import Secret
+from paceline.settings import LEAST_LEASE_S, Destination, RedisSettings, Settings, SuccessRule
+from paceline.settings_tables import (
+    BODY,
+    DESTINATION,
+    HTTP_ONLY,
+    REDIS,
+    RETRY,
+    SUCCESS,
+    read_table,
+    unknown_key,
+)
+
+__all__ = ["settings_from"]
+
+_PROVIDERS = ("maxmd", "http")
+_LATER = ("sparkpost", "mailgun", "webhook", "smtp")
+_REDIS_SCHEMES = ("redis", "rediss", "unix", "sentinel+redis", "sentinel+rediss")
+_OUTCOMES = ("retry", "rejected", "throttled", "held", "ambiguous")
+
+# RFC 9110 §5.6.2; and §5.5, without the obsolete line folding.
+_TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_HEADER_VALUE = re.compile(r"[\x20-\x7e\t\x80-\xff]*")
+_STATUS = re.compile(r"[1-5](\d\d|xx)", re.ASCII)
+# Set by the connection, for they must agree with the bytes it writes.
+_FRAMING = ("connection", "content-length", "expect", "host", "transfer-encoding", "upgrade")
+
+_Problems = list[ConfigProblem]
+
+
+def settings_from(document: Mapping[str, Any], problems: _Problems) -> Settings | None:
+    """Settings, or None where `problems` grew."""
+    before = len(problems)
+    warnings: list[str] = []
+    problems.extend(
+        unknown_key(name, name, ("redis", "destinations"))
+        for name in document
+        if name not in ("redis", "destinations")
+    )
+    redis = _redis(document.get("redis", {}), problems)
+    tables = document.get("destinations", {})
+    destinations: dict[str, Destination] = {}
+    if not isinstance(tables, dict) or not tables:
+        problems.append(
+            ConfigProblem("destinations", "there is none", "Add a table [destinations.NAME]")
+        )
+        tables = {}
+    for name, table in tables.items():
+        destination = _destination(name, table, problems)
+        if destination is not None:
+            destinations[name] = destination
+            warnings.extend(_warnings(destination))
+    if len(problems) > before:
+        return None
+    return Settings(
+        redis=redis, destinations=MappingProxyType(destinations), warnings=tuple(warnings)
+    )
+
+
+def _redis(table: Any, problems: _Problems) -> RedisSettings:
+    values = read_table(table, REDIS, "redis", problems)
+    url = values.get("url")
+    if url is not None:
+        scheme, separator, rest = url.partition("://")
+        if not separator or scheme not in _REDIS_SCHEMES:
+            problems.append(
+                ConfigProblem(
+                    "redis.url",
+                    "does not begin with redis://, rediss://, unix:// or sentinel+redis://",
+                    REDIS["url"].mend,
+                )
+            )
+        elif not rest or (scheme != "unix" and rest.startswith("/")):
+            problems.append(ConfigProblem("redis.url", "names no server", REDIS["url"].mend))
+        elif scheme.startswith("sentinel+") and not re.search(r"[^/]/[^/?]+", rest):
+            problems.append(
+                ConfigProblem(
+                    "redis.url",
+                    "names no master",
+                    "Write sentinel+redis://host:26379,host:26379/NAME",
+                )
+            )
+    return RedisSettings(**values)
+
+
+def _destination(name: str, table: Any, problems: _Problems) -> Destination | None:
+    """The destination, or None where `problems` grew."""
+    at = f"destinations.{name}"
+    before = len(problems)
+    try:
+        check_name(name)
+    except InvalidMessage as error:
+        problems.append(ConfigProblem(at, f"the name {error.problem}", error.mend))
+    if isinstance(table, dict) and "proxy" in table:
+        table = {key: value for key, value in table.items() if key != "proxy"}
+        problems.append(ConfigProblem(f"{at}.proxy", "is not yet supported", "Remove it"))
+    values = read_table(table, DESTINATION, at, problems, required=("provider", "url"))
+    provider = values.get("provider", "http")
+    _provider(at, provider, values, problems)
+    policy = _retry(at, values.pop("retry", {}), POLICIES.get(provider, DEFAULT_POLICY), problems)
+    urls = _urls(at, values.pop("url", []), values.get("allow_plain_http", False), problems)
+    for key in ("username", "password"):
+        if key in values:
+            values[key] = _secret(f"{at}.{key}", values[key], problems)
+    values["headers"] = _headers(at, values.get("headers", {}), problems)
+    values["success"] = _success(at, values.get("success", {}), problems)
+    values["outcomes"] = _outcomes(at, values.get("outcomes", {}), problems)
+    _id_header(at, values, problems)
+
+    burst, connections = values.get("burst", 150), values.get("connections", 10)
+    values.setdefault("reserve", max(0, min(5, (burst - connections) // 10)))
+    values.setdefault("total_timeout_s", values.get("read_timeout_s", 30.0) + 5.0)
+    values.setdefault("max_payload_bytes", 1024**2 if provider == "maxmd" else 4 * 1024**2)
+    values["provider"] = provider
+    destination = Destination(name=name, urls=urls, retry=policy, **values)
+    _contradictions(at, destination, problems)
+    return None if len(problems) > before else destination
+
+
+def _provider(at: str, provider: str, values: Mapping[str, Any], problems: _Problems) -> None:
+    if provider in _LATER:
+        problems.append(
+            ConfigProblem(
+                f"{at}.provider",
+                f"{provider!r} is not yet supported",
+                "Use maxmd, or http for any JSON API",
+            )
+        )
+    elif provider not in _PROVIDERS:
+        problem = unknown_key(f"{at}.provider", provider, (*_PROVIDERS, *_LATER))
+        problems.append(ConfigProblem(problem.key, f"unknown provider {provider!r}", problem.mend))
+    if provider == "maxmd":
+        problems.extend(
+            ConfigProblem(f"{at}.{key}", "means nothing for maxmd", "Only http has it; remove it")
+            for key in HTTP_ONLY
+            if key in values
+        )
+        problems.extend(
+            ConfigProblem(f"{at}.{key}", "missing", "MaxMD needs username and password")
+            for key in ("username", "password")
+            if key not in values
+        )
+    else:
+        for key, other in (("username", "password"), ("password", "username")):
+            if key in values and other not in values:
+                problems.append(
+                    ConfigProblem(f"{at}.{other}", f"missing beside {key}", "Give both or neither")
+                )
+
+
+def _retry(at: str, table: Any, policy: RetryPolicy, problems: _Problems) -> RetryPolicy:
+    at = f"{at}.retry"
+    policy = replace(policy, **read_table(table, RETRY, at, problems))
+    for first, cap in (("first_s", "cap_s"), ("throttle_first_s", "throttle_cap_s")):
+        least, most = getattr(policy, first), getattr(policy, cap)
+        if least > most:
+            problems.append(
+                ConfigProblem(
+                    f"{at}.{first}", f"{least:g} is over {cap} ({most:g})", f"Raise {cap}"
+                )
+            )
+    if policy.wait_503_s[0] > policy.wait_503_s[1]:
+        problems.append(
+            ConfigProblem(f"{at}.wait_503_s", "the least is over the most", "Write [30, 60]")
+        )
+    return policy
+
+
+def _urls(at: str, value: Any, allow_plain: bool, problems: _Problems) -> tuple[str, ...]:
+    urls = [value] if isinstance(value, str) else list(value)
+    for index, url in enumerate(urls):
+        key = f"{at}.url" if isinstance(value, str) else f"{at}.url[{index}]"
+        problem = _url_problem(url, allow_plain)
+        if problem is None and url in urls[:index]:
+            problem = ("is there twice", "Remove one: the load is spread evenly")
+        if problem is not None:
+            problems.append(ConfigProblem(key, *problem))
+    return tuple(urls)
+
+
+def _url_problem(url: str, allow_plain: bool) -> tuple[str, str] | None:
+    example = 'For example "https://api.example/Send"'
+    if re.search(r"[\x00-\x20\x7f]", url):
+        return "holds a space or control character", "Escape it as %20"
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        return f"is no URL: {error}", example
+    if parts.scheme not in ("http", "https"):
+        return "does not begin with https://", example
+    if not host or port == 0:
+        return "names no host" if not host else "has the port 0", example
+    if parts.username is not None or parts.password is not None:
+        return "holds credentials", "Move them to username and password"
+    if parts.fragment:
+        return "has a #fragment, which is never sent", "Remove it"
+    if parts.scheme == "http" and not allow_plain and not _is_loopback(host):
+        return (
+            "is plain http to another machine: credentials and messages would travel readable",
+            "Use https://, or set allow_plain_http = true",
+        )
+    return None
+
+
+def _is_loopback(host: str) -> bool:
+    if host == "localhost" or host.endswith(".localhost"):
+        return True
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return False
+
+
+def _secret(key: str, value: Any, problems: _Problems) -> Secret | None:
+    mend = 'Write "…", { env = "NAME" } or { file = "/path" }'
+    if isinstance(value, str):
+        if value:
+            return Secret(key, "value", value)
+        problems.append(ConfigProblem(key, "empty", mend))
+    elif isinstance(value, dict) and len(value) == 1:
+        (source, ref), *_ = value.items()
+        if source not in ("env", "file"):
+            problems.append(unknown_key(f"{key}.{source}", source, ("env", "file")))
+        elif not isinstance(ref, str) or not ref:
+            problems.append(ConfigProblem(f"{key}.{source}", "is no name", mend))
+        else:
+            return Secret(key, source, ref)
+    else:
+        # The value itself is not shown: it may be the secret, written in another form.
+        problems.append(ConfigProblem(key, "is neither a string nor one reference", mend))
+    return None
+
+
+def _headers(at: str, table: Any, problems: _Problems) -> Mapping[str, Secret]:
+    at = f"{at}.headers"
+    if not isinstance(table, dict):
+        problems.append(ConfigProblem(at, "no table", f'[{at}] with lines such as X-Key = "…"'))
+        return {}
+    headers: dict[str, Secret] = {}
+    seen: dict[str, str] = {}
+    for name, value in table.items():
+        key = f"{at}.{name}"
+        lower = name.lower()
+        if not _TOKEN.fullmatch(name):
+            problems.append(ConfigProblem(key, "is no header name", "Letters, digits and -"))
+        elif lower in _FRAMING:
+            problems.append(ConfigProblem(key, "is set by the connection itself", "Remove it"))
+        elif lower in seen:
+            problems.append(ConfigProblem(key, f"is the same header as {seen[lower]}", "Keep one"))
+        elif secret := _secret(key, value, problems):
+            if secret.source == "value" and not _HEADER_VALUE.fullmatch(secret.ref):
+                problems.append(
+                    ConfigProblem(key, "holds a line break or a character no header can", "")
+                )
+            headers[name] = secret
+        seen.setdefault(lower, name)
+    return MappingProxyType(headers)
+
+
+def _id_header(at: str, values: Mapping[str, Any], problems: _Problems) -> None:
+    name = values.get("id_header", "Paceline-Message-Id")
+    if not name:
+        return
+    key = f"{at}.id_header"
+    if not _TOKEN.fullmatch(name):
+        problems.append(ConfigProblem(key, f"{name!r} is no header name", "Letters, digits and -"))
+    elif name.lower() in (*_FRAMING, "authorization", "content-type", "idempotency-key"):
+        problems.append(ConfigProblem(key, f"{name} has another meaning", "Choose another name"))
+    elif name.lower() in (header.lower() for header in values["headers"]):
+        problems.append(ConfigProblem(key, f"{name} is in headers too", "Remove one of them"))
+
+
+def _success(at: str, table: Any, problems: _Problems) -> SuccessRule:
+    at = f"{at}.success"
+    values = read_table(table, SUCCESS, at, problems)
+    if "statuses" in values:
+        values["statuses"] = tuple(values["statuses"])
+    if "body" in values:
+        body = read_table(
+            values.pop("body"), BODY, f"{at}.body", problems, required=("pointer", "equals")
+        )
+        values.update(body)
+    return SuccessRule(**values)
+
+
+def _outcomes(at: str, table: Any, problems: _Problems) -> Mapping[str, str]:
+    at = f"{at}.outcomes"
+    if not isinstance(table, dict):
+        problems.append(ConfigProblem(at, "no table", f'[{at}] with lines such as 409 = "retry"'))
+        return {}
+    for status, outcome in table.items():
+        if not _STATUS.fullmatch(status):
+            problems.append(ConfigProblem(f"{at}.{status}", "is no status", 'Write 409 or "4xx"'))
+        if outcome not in _OUTCOMES:
+            problems.append(
+                ConfigProblem(
+                    f"{at}.{status}", f"{outcome!r} is no outcome", "One of " + ", ".join(_OUTCOMES)
+                )
+            )
+    return MappingProxyType(dict(table))
+
+
+def _contradictions(at: str, it: Destination, problems: _Problems) -> None:
+    def wrong(key: str, problem: str, mend: str) -> None:
+        problems.append(ConfigProblem(f"{at}.{key}", problem, mend))
+
+    if it.reserve > it.burst - 2:
+        wrong(
+            "reserve",
+            f"{it.reserve} leaves ordinary messages nothing of the burst ({it.burst})",
+            f"At most {it.burst - 2}: one permit and one connection must be left",
+        )
+    if it.total_timeout_s < it.read_timeout_s:
+        wrong(
+            "total_timeout_s",
+            f"{it.total_timeout_s:g} is below read_timeout_s ({it.read_timeout_s:g})",
+            "It bounds the whole request; leave it out for read_timeout_s + 5",
+        )
+    if it.lease_s < LEAST_LEASE_S:
+        wrong(
+            "lease_s",
+            f"{it.lease_s:g} is below {LEAST_LEASE_S:g} s",
+            "A busy worker would lose what it holds; 8 is good",
+        )
+    if it.max_payload_bytes > it.max_bytes:
+        wrong(
+            "max_payload_bytes",
+            f"{it.max_payload_bytes} is over max_bytes ({it.max_bytes}) of the whole outbox",
+            "Raise max_bytes",
+        )
+    for status in it.outcomes:
+        if status in it.success.statuses:
+            wrong(f"outcomes.{status}", "is in success.statuses too", "Remove one of them")
+    retry = it.retry
+    if retry.first_s > it.max_age_s:
+        wrong(
+            "max_age_s",
+            f"{it.max_age_s:g} is over before the first retry ({retry.first_s:g} s)",
+            "Raise it, or lower retry.first_s",
+        )
+
+
+def _warnings(it: Destination) -> list[str]:
+    if it.effective_connections == it.connections:
+        return []
+    return [
+        f"destinations.{it.name}: a burst of {it.burst} leaves room for "
+        f"{it.effective_connections} of {it.connections} connections beside a reserve of "
+        f"{it.reserve}; raise burst to {it.connections + it.reserve + 1} to use them all"
+    ]

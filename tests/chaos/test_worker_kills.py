@@ -1,0 +1,94 @@
+"""Workers killed with requests on the wire: nothing lost, every duplicate explained."""
+
+from __future__ import annotations
+
+import random
+import signal
+import subprocess
+from pathlib import Path
+
+import pytest
+
+from support.stack import Stack, mono_ns
+from support.wait import until
+
+KILLS = 20
+# A message that returns to the head of the queue may be hit by one kill after another; each is
+# charged, for a message that kills workers must be bounded. Here the kills are ours, not its own.
+PATIENT = """
+lease_s = 3.0
+[destinations.web.retry]
+max_retries = 20
+"""
+SEED = 20261122
+RECOVERY_S = 10.0
+
+
+def _begun_by(stack: Stack, worker: str) -> list[str]:
+    """Ids that this worker has begun and not settled, by the outbox's own account."""
+    nonces = stack.client.zrange("{web}:batches", 0, -1)
+    held = [
+        member.decode()
+        for nonce in nonces
+        if stack.client.hget(b"{web}:bm:" + nonce, "worker") == worker.encode()
+        for member in stack.client.smembers(b"{web}:b:" + nonce)
+    ]
+    found = stack.store.look(held) if held else []
+    return [
+        message_id
+        for message_id, it in zip(held, found, strict=True)
+        if it is not None and it[0].state == "begun" and it[3] == worker
+    ]
+
+
+def _kill_while_begun(stack: Stack, victim: subprocess.Popen[bytes]) -> list[str]:
+    """SIGKILL with at least one request begun and unsettled; returns those ids."""
+
+    def killed() -> list[str]:
+        worker = stack.worker_id(victim)
+        if worker is None or not _begun_by(stack, worker):
+            return []
+        victim.send_signal(signal.SIGSTOP)  # so that what we count is what the kill leaves
+        begun = _begun_by(stack, worker)
+        if begun:
+            victim.kill()
+            victim.wait()
+        else:
+            victim.send_signal(signal.SIGCONT)
+        return begun
+
+    return until(killed, 20, "a request of the victim is begun and unsettled", 0.02)
+
+
+@pytest.mark.timeout(240)
+def test_twenty_kills_lose_nothing_and_explain_every_duplicate(tmp_path: Path) -> None:
+    rng = random.Random(SEED)
+    with Stack(tmp_path, latency="50-150ms", more=PATIENT) as stack:
+        stack.send(600)
+        duplicates_allowed = 0
+        for kill in range(KILLS):
+            if stack.store.census().unfinished < 300:
+                stack.send(400, f"more-{kill}")
+            place = rng.randrange(len(stack.worker_processes))
+            begun = _kill_while_begun(stack, stack.worker_processes[place])
+            at = mono_ns()
+            assert 1 <= len(begun) <= stack.connections
+            duplicates_allowed += len(begun)
+            stack.worker_processes[place] = stack.start_worker()
+            assert stack.wait_arrival_after(at, RECOVERY_S) < RECOVERY_S
+            stack.wait_live(len(stack.worker_processes))
+        stack.wait_done(60)
+        twice = stack.check_accounts()
+        assert sum(n - 1 for n in twice.values()) <= duplicates_allowed
+        assert twice, "no duplicate at all: the kills hit nothing, the test proves nothing"
+
+
+def test_one_worker_killed_alone_is_replaced_within_ten_seconds(tmp_path: Path) -> None:
+    with Stack(tmp_path, workers=1, latency="50-150ms", more="lease_s = 3.0") as stack:
+        stack.send(300)
+        _kill_while_begun(stack, stack.worker_processes[0])
+        at = mono_ns()
+        stack.worker_processes[0] = stack.start_worker()
+        assert stack.wait_arrival_after(at, RECOVERY_S) < RECOVERY_S
+        stack.wait_done(30)
+        stack.check_accounts()

@@ -1,0 +1,1 @@
+"""What tests share: real servers and programs, waiting on conditions, small peers. No mocks."""

@@ -1,0 +1,536 @@
+"""The configuration file: what it may say, and that every mistake in it is named at once."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from paceline.backoff import POLICIES
+from paceline.errors import ConfigError
+from paceline.settings import (
+    Destination,
+    RedisSettings,
+    Settings,
+    default_batch,
+    load,
+    loads,
+)
+
+MAXMD = """
+[destinations.maxmd]
+provider = "maxmd"
+url = "https://api.example/Send"
+username = "acme"
+password = { env = "MAXMD_PASSWORD" }
+"""
+HTTP = """
+[destinations.api]
+provider = "http"
+url = "https://api.example/v1"
+"""
+
+
+def problems(text: str) -> dict[str, str]:
+    with pytest.raises(ConfigError) as caught:
+        loads(text)
+    assert all(problem.mend or problem.problem for problem in caught.value.problems)
+    return {problem.key: f"{problem.problem}. {problem.mend}" for problem in caught.value.problems}
+
+
+def http(lines: str = "") -> Destination:
+    return loads(HTTP + lines).destinations["api"]
+
+
+# --- what it may say ---
+
+
+def test_the_example_of_the_design_is_read() -> None:
+    settings = loads("""
+        [redis]
+        url = "redis://127.0.0.1:6379/0"
+        [destinations.maxmd]
+        provider = "maxmd"
+        url = "https://api.example/Send"
+        rate = 90
+        burst = 150
+        connections = 10
+        read_timeout_s = 30
+        username = "acme"
+        password = { env = "MAXMD_PASSWORD" }
+    """)
+    assert settings.redis.url == "redis://127.0.0.1:6379/0"
+    maxmd = settings.destinations["maxmd"]
+    assert maxmd.urls == ("https://api.example/Send",)
+    assert (maxmd.rate, maxmd.burst, maxmd.connections) == (90.0, 150, 10)
+    assert maxmd.password is not None
+    assert maxmd.password.reveal({"MAXMD_PASSWORD": "s3cret"}) == "s3cret"
+    assert settings.warnings == ()
+
+
+def test_the_defaults_are_those_of_the_documents() -> None:
+    settings = loads(MAXMD)
+    assert settings.redis == RedisSettings(url=None, appendfsync="always")
+    it = settings.destinations["maxmd"]
+    assert (it.rate, it.burst, it.connections, it.effective_connections) == (90, 150, 10, 10)
+    assert (it.reserve, it.batch) == (5, 100)
+    assert (it.connect_timeout_s, it.read_timeout_s, it.total_timeout_s) == (5, 30, 35)
+    assert (it.lease_s, it.max_age_s, it.record_ttl_s) == (15, 72 * 3600, 24 * 3600)
+    assert (it.max_payload_bytes, it.max_messages, it.max_bytes) == (2**20, 10**6, 2**32)
+    assert (it.connection_idle_s, it.connection_max_age_s) == (20, 900)
+    assert it.connection_max_requests == 10_000
+    assert it.id_header == "Paceline-Message-Id"
+    assert it.retry == POLICIES["maxmd"]
+    assert http().max_payload_bytes == 4 * 2**20
+    assert http().success.statuses == ("2xx",)
+    assert (http().method, http().idempotency_key) == ("POST", "bare")
+
+
+def test_every_default_of_the_class_is_the_default_of_the_file() -> None:
+    assert http() == Destination(name="api", provider="http", urls=("https://api.example/v1",))
+
+
+def test_total_timeout_follows_the_read_timeout() -> None:
+    assert http("read_timeout_s = 300").total_timeout_s == 305
+
+
+def test_a_list_of_urls_spreads_the_load() -> None:
+    text = HTTP.replace('"https://api.example/v1"', '["https://a.example", "https://b.example/x"]')
+    assert loads(text).destinations["api"].urls == ("https://a.example", "https://b.example/x")
+
+
+def test_retry_overrides_fields_of_the_providers_policy() -> None:
+    text = MAXMD + "[destinations.maxmd.retry]\nmax_retries = 0\nwait_503_s = [5, 6]"
+    retry = loads(text).destinations["maxmd"].retry
+    assert (retry.max_retries, retry.wait_503_s, retry.first_s) == (0, (5.0, 6.0), 1.0)
+
+
+@pytest.mark.parametrize(
+    "line",
+    [
+        *("rate = 0.01", "burst = 2", "connections = 1", "reserve = 0", "reserve = 148"),
+        *("lease_s = 10.1", "total_timeout_s = 30", "max_messages = 1", "max_age_s = 1"),
+        *("max_payload_bytes = 1", "max_payload_bytes = 536870912", "connections = 10000"),
+        "retry = { wait_503_s = [0, 0], jitter = 0, factor = 1, max_retries = 1000 }",
+        "retry = { first_s = 60, jitter = 1 }",
+    ],
+)
+def test_values_at_the_ends_of_their_range_are_taken(line: str) -> None:
+    http(line)
+
+
+def test_http_rules_are_read() -> None:
+    it = http("""
+        method = "PUT"
+        idempotency_key = "quoted"
+        id_header = ""
+        [destinations.api.success]
+        statuses = ["200", "202"]
+        body = { pointer = "/status", equals = true }
+        id_pointer = "/id"
+        [destinations.api.outcomes]
+        409 = "retry"
+        4xx = "held"
+    """)
+    assert it.success.statuses == ("200", "202")
+    assert (it.success.pointer, it.success.equals, it.success.id_pointer) == (
+        "/status",
+        True,
+        "/id",
+    )
+    assert it.outcomes == {"409": "retry", "4xx": "held"}
+    assert (it.method, it.idempotency_key, it.id_header) == ("PUT", "quoted", "")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "redis://h",
+        "rediss://u:p@h:6380/1",
+        "unix:///run/r.sock?db=1",
+        "sentinel+redis://h:26379,i:26379/mymaster",
+    ],
+)
+def test_redis_urls(url: str) -> None:
+    assert loads(f'[redis]\nurl = "{url}"\n{HTTP}').redis.url == url
+
+
+@pytest.mark.parametrize(
+    ("url", "shown"),
+    [
+        (None, "embedded"),
+        ("redis://h:1/0", "redis://h:1/0"),
+        ("redis://u:p@ss/w@h:1/0", "redis://***@h:1/0"),
+        ("unix:///run/r.sock?password=p&db=1", "unix:///run/r.sock?password=***&db=1"),
+        ("sentinel+redis://:p@h:1,i:2/m", "sentinel+redis://***@h:1,i:2/m"),
+    ],
+)
+def test_a_redis_password_is_never_shown(url: str | None, shown: str) -> None:
+    redis = RedisSettings(url=url)
+    assert redis.shown_url == shown
+    assert url is None or url not in repr(redis)
+
+
+# --- one key wrong ---
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        ("rate = nan", "rate"),
+        ("rate = inf", "rate"),
+        ("rate = 0", "rate"),
+        ("rate = -1", "rate"),
+        ("rate = true", "rate"),
+        ('rate = "90"', "rate"),
+        ("burst = 1", "burst"),
+        ("burst = true", "burst"),
+        ("burst = 1.5", "burst"),
+        ("connections = 0", "connections"),
+        ("reserve = -1", "reserve"),
+        ("reserve = 149", "reserve"),
+        ("connect_timeout_s = 0", "connect_timeout_s"),
+        ("connect_timeout_s = inf", "connect_timeout_s"),
+        ("total_timeout_s = 29", "total_timeout_s"),
+        ("lease_s = 10", "lease_s"),
+        ("max_payload_bytes = 536870913", "max_payload_bytes"),
+        ("max_bytes = 10", "max_payload_bytes"),
+        ("max_messages = 0", "max_messages"),
+        ("max_age_s = 0.5", "max_age_s"),
+        ("record_ttl_s = -5", "record_ttl_s"),
+        ("connection_max_requests = 0", "connection_max_requests"),
+        ('username = "u"', "password"),
+        ('password = "p"', "username"),
+        ('username = ""\npassword = "p"', "username"),
+        ('username = "u"\npassword = 5', "password"),
+        ('username = "u"\npassword = { env = "A", file = "b" }', "password"),
+        ('username = "u"\npassword = { evn = "A" }', "password.evn"),
+        ('username = "u"\npassword = { env = 5 }', "password.env"),
+        ('id_header = "a b"', "id_header"),
+        ('id_header = "Content-Type"', "id_header"),
+        ('id_header = "X"\nheaders = { x = "1" }', "id_header"),
+        ('allow_plain_http = "yes"', "allow_plain_http"),
+        ("ca_file = 1", "ca_file"),
+        ('proxy = "http://p"', "proxy"),
+        ('method = "GET"', "method"),
+        ('idempotency_key = "yes"', "idempotency_key"),
+        ("headers = 1", "headers"),
+        ('headers = { Host = "x" }', "headers.Host"),
+        ('headers = { "a b" = "x" }', "headers.a b"),
+        ('headers = { A = "x", a = "y" }', "headers.a"),
+        ('headers = { A = "x\\ny" }', "headers.A"),
+        ('success = { statuses = ["2xy"] }', "success.statuses"),
+        ("success = { statuses = [] }", "success.statuses"),
+        ('success = { body = { pointer = "x", equals = 1 } }', "success.body.pointer"),
+        ('success = { body = { pointer = "/x" } }', "success.body.equals"),
+        ('success = { id_pointer = "id" }', "success.id_pointer"),
+        ("success = 5", "success"),
+        ('outcomes = { 600 = "retry" }', "outcomes.600"),
+        ('outcomes = { 409 = "resend" }', "outcomes.409"),
+        ('outcomes = { 409 = ["retry"] }', "outcomes.409"),
+        ('outcomes = { 2xx = "retry" }', "outcomes.2xx"),
+        ("retry = { first_s = 61 }", "retry.first_s"),
+        ("retry = { throttle_first_s = 61 }", "retry.throttle_first_s"),
+        ("retry = { jitter = 1.5 }", "retry.jitter"),
+        ("retry = { factor = 0.5 }", "retry.factor"),
+        ("retry = { max_retries = -1 }", "retry.max_retries"),
+        ("retry = { wait_503_s = [60, 30] }", "retry.wait_503_s"),
+        ("retry = { wait_503_s = [1, nan] }", "retry.wait_503_s"),
+        ('retry = { on_ambiguous = "drop" }', "retry.on_ambiguous"),
+        ("retry = { retries = 3 }", "retry.retries"),
+    ],
+)
+def test_a_wrong_value_is_named_by_its_key_alone(line: str, key: str) -> None:
+    found = problems(HTTP + line)
+    assert list(found) == [f"destinations.api.{key}"]
+
+
+@pytest.mark.parametrize(
+    ("url", "says"),
+    [
+        ("api.example/v1", "https://"),
+        ("ftp://api.example", "https://"),
+        ("https://", "no host"),
+        ("https://a b/", "space"),
+        ("https://h:99999/", "no URL"),
+        ("https://h:0/", "port 0"),
+        ("https://h/#x", "fragment"),
+        ("https://u:hunter2@h/", "credentials"),
+        ("http://api.example/", "plain http"),
+        ("http://10.0.0.1/", "plain http"),
+        ("http://localhost.example/", "plain http"),
+        ("", "https://"),
+    ],
+)
+def test_urls_that_cannot_be_used(url: str, says: str) -> None:
+    found = problems(HTTP.replace("https://api.example/v1", url))
+    assert says in found["destinations.api.url"]
+    assert "hunter2" not in found["destinations.api.url"]
+
+
+@pytest.mark.parametrize("url", ["http://127.0.0.1:8/x", "http://[::1]/", "http://localhost:1/"])
+def test_plain_http_is_fine_on_this_machine_and_elsewhere_by_order(url: str) -> None:
+    loads(HTTP.replace("https://api.example/v1", url))
+    loads(HTTP.replace("https:", "http:") + "allow_plain_http = true")
+
+
+def test_the_wrong_url_of_a_list_is_numbered() -> None:
+    found = problems(HTTP.replace('"https://api.example/v1"', '["https://a", "https://a", "b"]'))
+    assert list(found) == ["destinations.api.url[1]", "destinations.api.url[2]"]
+
+
+@pytest.mark.parametrize("name", ["sparkpost", "mailgun", "webhook", "smtp"])
+def test_providers_to_come_say_so(name: str) -> None:
+    found = problems(HTTP.replace('"http"', f'"{name}"'))
+    assert "not yet" in found["destinations.api.provider"]
+
+
+def test_maxmd_needs_credentials_and_takes_nothing_of_http() -> None:
+    text = '[destinations.m]\nprovider = "maxmd"\nurl = "https://h"\nmethod = "POST"'
+    assert set(problems(text)) == {
+        "destinations.m.username",
+        "destinations.m.password",
+        "destinations.m.method",
+    }
+
+
+@pytest.mark.parametrize(
+    ("text", "key", "says"),
+    [
+        (HTTP + "conections = 4", "destinations.api.conections", "Did you mean connections?"),
+        (HTTP.replace('"http"', '"htpp"'), "destinations.api.provider", "Did you mean http?"),
+        ("[rediss]\n" + HTTP, "rediss", "Did you mean redis?"),
+        ('[redis]\nurl = "localhost:6379"' + HTTP, "redis.url", "redis://"),
+        ('[redis]\nurl = "redis://"' + HTTP, "redis.url", "no server"),
+        ('[redis]\nurl = "sentinel+redis://h:1"' + HTTP, "redis.url", "no master"),
+        ('[redis]\nappendfsync = "no"' + HTTP, "redis.appendfsync", "everysec"),
+        ("", "destinations", "there is none"),
+        ("destinations = 5", "destinations", "there is none"),
+        ("[destinations]\napi = 5", "destinations.api", "table"),
+        (HTTP.replace("api]", "API]"), "destinations.API", "not allowed"),
+        (HTTP.replace("url", "#url"), "destinations.api.url", "missing"),
+        ("this is no toml", "", "is not TOML"),
+        ("a = " + "9" * 5000, "", "is not TOML"),
+        ("a = " + "[" * 5000, "", "is not TOML"),
+        (HTTP + 'proxy = "http://p"', "destinations.api.proxy", "not yet"),
+    ],
+)
+def test_each_mistake_has_its_key_and_its_mending(text: str, key: str, says: str) -> None:
+    assert says in problems(text)[key]
+
+
+def test_all_mistakes_are_reported_at_once() -> None:
+    text = (
+        '[redis]\nurl = 5\n[destinations.a]\nprovider = "http"\nurl = "x"\nrate = 0\nburts = 3\n'
+        '[destinations.b]\nprovider = "maxmd"\nlease_s = 1\n[destinations.b.retry]\nfactor = 0'
+    )
+    assert set(problems(text)) == {
+        "redis.url",
+        "destinations.a.url",
+        "destinations.a.rate",
+        "destinations.a.burts",
+        "destinations.b.url",
+        "destinations.b.username",
+        "destinations.b.password",
+        "destinations.b.lease_s",
+        "destinations.b.retry.factor",
+    }
+
+
+def test_no_error_shows_a_password_in_the_wrong_place() -> None:
+    text = (
+        '[redis]\nurl = ["redis://:hunter2@h"]\n[destinations.a]\nprovider = "http"\n'
+        'url = [5, "https://u:hunter2@h"]\nusername = "u"\npassword = ["hunter2"]\n'
+        'pasword = "hunter2"\nheaders = { Authorization = ["hunter2"] }'
+    )
+    with pytest.raises(ConfigError) as caught:
+        loads(text)
+    assert len(caught.value.problems) >= 4
+    assert "hunter2" not in str(caught.value)
+
+
+JUNK: st.SearchStrategy[Any] = st.recursive(
+    st.booleans() | st.integers(-(2**60), 2**60) | st.floats() | st.text("ab/:{}%\x7f", max_size=5),
+    lambda inner: st.lists(inner, max_size=2) | st.dictionaries(st.text("axy", min_size=1), inner),
+    max_leaves=4,
+)
+
+
+def toml(value: Any) -> str:
+    if isinstance(value, dict):
+        return "{" + ", ".join(f"{key} = {toml(item)}" for key, item in value.items()) + "}"
+    if isinstance(value, list):
+        return "[" + ", ".join(toml(item) for item in value) + "]"
+    return repr(value) if isinstance(value, float) else json.dumps(value).replace("\x7f", "\\u007F")
+
+
+@given(st.sampled_from(sorted(Destination.__dataclass_fields__)), JUNK)
+def test_no_value_of_any_key_can_break_the_reader(key: str, value: Any) -> None:
+    line = f"{'url' if key == 'urls' else key} = {toml(value)}\n"
+    text = '[destinations.api]\nprovider = "http"\nurl = "https://h"\n'
+    text = "".join(one for one in text.splitlines(True) if not one.startswith(line.split("=")[0]))
+    try:
+        assert isinstance(loads(text + line), Settings)
+    except ConfigError as error:
+        assert error.problems  # noqa: PT017
+        assert all(one.key.startswith("destinations.api") for one in error.problems)  # noqa: PT017
+
+
+# --- connections, batches ---
+
+
+@pytest.mark.parametrize(
+    ("lines", "effective", "reserve"),
+    [
+        ("burst = 2", 1, 0),
+        ("burst = 5", 4, 0),
+        ("burst = 10", 9, 0),
+        ("burst = 11", 10, 0),
+        ("burst = 11\nreserve = 3", 7, 3),
+        ("burst = 2\nreserve = 0\nconnections = 1", 1, 0),
+        ("burst = 40", 10, 3),
+        ("burst = 1000", 10, 5),
+    ],
+)
+def test_a_small_burst_means_fewer_connections_and_a_warning(
+    lines: str, effective: int, reserve: int
+) -> None:
+    settings = loads(HTTP + lines)
+    it = settings.destinations["api"]
+    assert (it.effective_connections, it.reserve) == (effective, reserve)
+    assert bool(settings.warnings) is (effective < it.connections)
+    assert all("destinations.api" in line for line in settings.warnings)
+
+
+@given(st.integers(2, 500), st.integers(1, 500))
+def test_one_permit_is_always_left_for_ordinary_messages(burst: int, connections: int) -> None:
+    it = http(f"burst = {burst}\nconnections = {connections}")
+    assert 1 <= it.effective_connections <= connections
+    assert it.burst - it.effective_connections - it.reserve >= 1
+
+
+def test_the_warning_names_the_burst_that_is_needed() -> None:
+    settings = loads(HTTP + "burst = 11\nreserve = 3")
+    assert "raise burst to 14" in settings.warnings[0]
+    assert loads(HTTP + "burst = 14\nreserve = 3").warnings == ()
+
+
+@pytest.mark.parametrize(
+    ("rate", "burst", "batch"),
+    [
+        (0.01, None, 1),
+        (0.6, None, 2),
+        (10, None, 20),
+        (50, None, 100),
+        (90, 150, 100),
+        (250.5, None, 251),
+        (5000, None, 500),
+        (90, 30, 30),
+        (90, 2, 2),
+    ],
+)
+def test_batches_are_100_to_500_and_smaller_where_the_rate_is_low(
+    rate: float, burst: int | None, batch: int
+) -> None:
+    assert default_batch(rate, burst) == batch
+
+
+# --- secrets ---
+
+
+def test_secrets_come_from_the_file_the_environment_or_another_file(tmp_path: Path) -> None:
+    (tmp_path / "key").write_text("from file\n")
+    it = http(f"""
+        username = "u"
+        password = {{ file = "{tmp_path / "key"}" }}
+        headers = {{ X-Key = {{ env = "KEY" }}, X-Plain = "plain" }}
+    """)
+    assert it.password is not None
+    assert it.password.reveal({}) == "from file"
+    assert it.headers["X-Key"].reveal({"KEY": "from env"}) == "from env"
+    assert it.headers["X-Plain"].reveal({}) == "plain"
+
+
+@pytest.mark.parametrize(
+    ("source", "says"),
+    [
+        ('{ env = "NOPE" }', "NOPE is not set"),
+        ('{ env = "EMPTY" }', "EMPTY is empty"),
+        ('{ file = "/nowhere/key" }', "/nowhere/key cannot be read"),
+        ('{ file = "/dev/null" }', "/dev/null is empty"),
+    ],
+)
+def test_a_missing_secret_is_an_error_only_where_it_is_needed(source: str, says: str) -> None:
+    it = http(f'username = "u"\npassword = {source}')
+    assert it.password is not None
+    with pytest.raises(ConfigError, match=says) as caught:
+        it.password.reveal({"EMPTY": ""})
+    assert caught.value.problems[0].key == "destinations.api.password"
+
+
+SECRET = HTTP + 'username = "hunter1"\npassword = "hunter2"\nheaders = { X-Key = "hunter3" }'
+
+
+def test_secrets_are_in_no_repr_and_no_public_copy() -> None:
+    text = SECRET.replace("/v1", "/v1?key=hunter4&a=hunter5")
+    settings = loads(text)
+    it = settings.destinations["api"]
+    everything = f"{settings!r} {settings} {it.password!r} {it.password} {it.headers!r}"
+    everything += json.dumps(it.public()) + it.digest()
+    assert "hunter" not in everything
+    assert it.public()["urls"] == ["https://api.example/v1?key=***&a=***"]
+
+
+def test_the_public_copy_is_json_and_comes_back_the_same() -> None:
+    public = loads(MAXMD).destinations["maxmd"].public()
+    assert json.loads(json.dumps(public)) == public
+    assert (public["rate"], public["password"], public["batch"]) == (90.0, True, 100)
+
+
+def test_every_field_is_in_the_public_copy_or_left_out_on_purpose() -> None:
+    assert set(Destination.__dataclass_fields__) - set(http().public()) == {"ca_file"}
+
+
+@pytest.mark.parametrize(
+    ("change", "same"),
+    [
+        (("rate = 90", "rate = 90.0"), True),
+        (('"hunter2"', '{ env = "X" }'), True),
+        (("rate = 90", "rate = 91"), False),
+        (("X-Key", "X-Other"), False),
+        (("/v1", "/v2"), False),
+        (("rate = 90", "rate = 90\nretry = { max_retries = 9 }"), False),
+        (("rate = 90", "rate = 90\nsuccess = { id_pointer = '/id' }"), False),
+        (("rate = 90", "rate = 90\noutcomes = { 409 = 'retry' }"), False),
+    ],
+)
+def test_the_digest_tells_configurations_apart(change: tuple[str, str], same: bool) -> None:
+    text = SECRET + "\nrate = 90"
+    one, other = (loads(t).destinations["api"].digest() for t in (text, text.replace(*change)))
+    assert (one == other) is same
+
+
+# --- files ---
+
+
+def test_a_file_is_read_and_named_in_its_errors(tmp_path: Path) -> None:
+    path = tmp_path / "paceline.toml"
+    path.write_bytes(b"\xef\xbb\xbf" + MAXMD.encode())
+    assert list(load(path).destinations) == ["maxmd"]
+    path.write_text("[destinations.x]\n")
+    with pytest.raises(ConfigError, match=r"paceline\.toml: 2 problems"):
+        load(str(path))
+
+
+def test_a_file_that_cannot_be_read_is_a_config_error(tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path / "none.toml")
+    with pytest.raises(ConfigError, match="cannot be read"):
+        load(tmp_path)
+    (tmp_path / "latin").write_bytes(b"# \xe4")
+    with pytest.raises(ConfigError, match="not UTF-8"):
+        load(tmp_path / "latin")
