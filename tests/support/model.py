@@ -232,7 +232,7 @@ class Model:
         waiting = self.waiting(0) if lane == "high" else self.waiting(1) + self.waiting(2)
         want = waiting - out[lane]
         if want < 1:
-            return 0, "idle"
+            return 0, "covered" if out["high"] + out["any"] else "idle"
         if what := self.closed(now):
             return 0, what
         live = len(self._live_workers(now))
@@ -287,7 +287,7 @@ class Model:
                 if now < last or until > last:
                     self.workers[worker] = now + lease
             return "terms", len(self.batches), 0
-        back = ambiguous = 0
+        back, ambiguous, idle = 0, 0, False
         late = sorted((b.deadline, nonce) for nonce, b in self.batches.items() if b.deadline <= now)
         for _, nonce in late:
             if back + ambiguous >= most:
@@ -299,7 +299,10 @@ class Model:
                 else:
                     back += 1
                     self._leave(m)
+                    idle |= m.tenant not in self.passes[m.priority]
                     self._to_ready(m, wake=False)
+        if idle:
+            self._wake()
         self.n.update(reaped=back + ambiguous, ambiguous_reaped=ambiguous, returned=back)
         return "reaped", back, ambiguous
 

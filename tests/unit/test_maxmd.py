@@ -148,6 +148,8 @@ def test_codes_without_success(code: int, kind: Kind) -> None:
 
 def test_sent_takes_code_and_success_both() -> None:
     assert answer(code=0, success=True, smtpId="<7@x>").kind is Kind.SENT
+    success: Any
+    code: Any
     for success in (False, None, "true", 1, [], {}):
         assert answer(code=0, success=success, smtpId="<7@x>").kind is Kind.AMBIGUOUS
     for code in (False, None, "0", [], {}, 0.5):

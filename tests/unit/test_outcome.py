@@ -55,7 +55,10 @@ def test_after_the_first_byte_everything_is_ambiguous(phase: Phase, cause: str) 
 
 @pytest.mark.parametrize("phase", ["write", "read"])
 def test_a_clean_eof_that_was_provably_unreceived_may_be_tried_again(phase: Phase) -> None:
-    assert judge_failure(Failure(phase, "eof", unreceived=True)).kind is Kind.RETRY
+    outcome = judge_failure(Failure(phase, "eof", unreceived=True))
+    assert outcome.kind is Kind.RETRY
+    assert outcome.reason == f"eof on {phase}, provably unreceived"
+    assert judge_failure(Failure(phase, "eof")).reason == f"eof on {phase}"
 
 
 @pytest.mark.parametrize("cause", ["reset", "timeout", "deadline", "unreadable"])
@@ -164,6 +167,8 @@ def test_no_peer_can_stop_a_destination_for_more_than_a_day(text: str) -> None:
     [
         *("", "soon", "-5", "1.5", "1e3", "+5", "٣", "²", "5 s", "Sun, 06 Nov 1994", "2026-11-30"),
         *("Sun, 06 Foo 1994 08:49:37 GMT", "Sun, 36 Nov 1994 08:49:37 GMT"),
+        *("Sun, 00 Nov 1994 08:49:37 GMT", "Sun, 06 Nov 0000 08:49:37 GMT"),
+        *("Sun, 06 Nov 1994 08:60:37 GMT", "Sun, 06 Nov 1994 08:49:61 GMT"),
         *("Sun, 06 Nov 1994 24:49:37 GMT", "Sun, 06 Nov 1994 08:49:37 CET"),
     ],
 )

@@ -110,6 +110,11 @@ def test_a_misspelt_field_is_found(path: tuple[str], misspelt: Any, right: str) 
     assert caught.value.field == f"payload.{path[0]}"
 
 
+def test_a_plain_string_for_a_recipient_is_told_the_form_that_is_wanted() -> None:
+    with pytest.raises(PayloadError, match='"type": "TO"'):
+        check("maxmd", changed(("recipients", 1), "a@b"))
+
+
 def test_fields_that_the_document_does_not_know_pass_through() -> None:
     check("maxmd", changed(("trackingTag",), "x"))
 

@@ -79,7 +79,7 @@ def test_the_defaults_are_those_of_the_documents() -> None:
     assert (it.rate, it.burst, it.connections, it.effective_connections) == (90, 150, 10, 10)
     assert (it.reserve, it.batch) == (5, 100)
     assert (it.connect_timeout_s, it.read_timeout_s, it.total_timeout_s) == (5, 30, 35)
-    assert (it.lease_s, it.max_age_s, it.record_ttl_s) == (15, 72 * 3600, 24 * 3600)
+    assert (it.lease_s, it.max_age_s, it.record_ttl_s) == (8, 72 * 3600, 24 * 3600)
     assert (it.max_payload_bytes, it.max_messages, it.max_bytes) == (2**20, 10**6, 2**32)
     assert (it.connection_idle_s, it.connection_max_age_s) == (20, 900)
     assert it.connection_max_requests == 10_000
@@ -92,6 +92,11 @@ def test_the_defaults_are_those_of_the_documents() -> None:
 
 def test_every_default_of_the_class_is_the_default_of_the_file() -> None:
     assert http() == Destination(name="api", provider="http", urls=("https://api.example/v1",))
+
+
+@pytest.mark.parametrize("lease_s", [2, 4, 8, 60])
+def test_one_heartbeat_of_a_lease_may_fail(lease_s: float) -> None:
+    assert 0 < http(f"lease_s = {lease_s}").heartbeat_s <= min(1, lease_s / 5)
 
 
 def test_total_timeout_follows_the_read_timeout() -> None:
@@ -113,7 +118,7 @@ def test_retry_overrides_fields_of_the_providers_policy() -> None:
     "line",
     [
         *("rate = 0.01", "burst = 2", "connections = 1", "reserve = 0", "reserve = 148"),
-        *("lease_s = 10.1", "total_timeout_s = 30", "max_messages = 1", "max_age_s = 1"),
+        *("lease_s = 2", "total_timeout_s = 30", "max_messages = 1", "max_age_s = 1"),
         *("max_payload_bytes = 1", "max_payload_bytes = 536870912", "connections = 10000"),
         "retry = { wait_503_s = [0, 0], jitter = 0, factor = 1, max_retries = 1000 }",
         "retry = { first_s = 60, jitter = 1 }",
@@ -196,7 +201,7 @@ def test_a_redis_password_is_never_shown(url: str | None, shown: str) -> None:
         ("connect_timeout_s = 0", "connect_timeout_s"),
         ("connect_timeout_s = inf", "connect_timeout_s"),
         ("total_timeout_s = 29", "total_timeout_s"),
-        ("lease_s = 10", "lease_s"),
+        ("lease_s = 1.9", "lease_s"),
         ("max_payload_bytes = 536870913", "max_payload_bytes"),
         ("max_bytes = 10", "max_payload_bytes"),
         ("max_messages = 0", "max_messages"),
@@ -260,6 +265,7 @@ def test_a_wrong_value_is_named_by_its_key_alone(line: str, key: str) -> None:
         ("https://h:0/", "port 0"),
         ("https://h/#x", "fragment"),
         ("https://u:hunter2@h/", "credentials"),
+        ("https://hunter2@h/", "credentials"),
         ("http://api.example/", "plain http"),
         ("http://10.0.0.1/", "plain http"),
         ("http://localhost.example/", "plain http"),
@@ -276,6 +282,13 @@ def test_urls_that_cannot_be_used(url: str, says: str) -> None:
 def test_plain_http_is_fine_on_this_machine_and_elsewhere_by_order(url: str) -> None:
     loads(HTTP.replace("https://api.example/v1", url))
     loads(HTTP.replace("https:", "http:") + "allow_plain_http = true")
+
+
+def test_a_list_of_urls_may_hold_one_but_not_none() -> None:
+    one = HTTP.replace('"https://api.example/v1"', '["https://a.example"]')
+    assert loads(one).destinations["api"].urls == ("https://a.example",)
+    none = HTTP.replace('"https://api.example/v1"', "[]")
+    assert list(problems(none)) == ["destinations.api.url"]
 
 
 def test_the_wrong_url_of_a_list_is_numbered() -> None:

@@ -106,6 +106,11 @@ class Delivery:
         self, leased: Leased, outcome: Outcome, permit: Permit | None, request: GatedRequest
     ) -> Settlement:
         decision = dispose(outcome, leased.head.tries, self._profile.policy, self._rand())
+        delay_s = decision.delay_s
+        if decision.action == "throttled" and outcome.retry_after_s is None:
+            # The provider named no time: the wait doubles with each refusal that the whole
+            # destination meets, which only the script knows.
+            delay_s = 0.0
         label = f"{outcome.kind}:{outcome.status if outcome.status is not None else outcome.reason}"
         record: dict[str, Any] = {
             "outcome": str(outcome.kind),
@@ -127,7 +132,7 @@ class Delivery:
             nonce=leased.nonce,
             action=decision.action,
             charge=decision.charge,
-            delay_s=decision.delay_s,
+            delay_s=delay_s,
             why=decision.reason,
             record=record,
             provider_id=outcome.provider_id or "",

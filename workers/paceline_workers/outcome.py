@@ -152,7 +152,7 @@ class Disposition:
     reason: str
 
 
-# The general table (design.md, "Outcomes"): exact statuses first, then classes.
+# The general table (docs/providers.md): exact statuses first, then classes.
 STATUSES: Mapping[str, Kind] = MappingProxyType(
     {
         "401": Kind.HELD,

@@ -22,7 +22,9 @@ class PendingQueue:
         self._capacity = capacity
         self._order = count()
         self._heap: list[tuple[int, int, Leased]] = []
-        self._changed = threading.Condition()
+        lock = threading.Lock()
+        self._room = threading.Condition(lock)
+        self._some = threading.Condition(lock)
         self._closed = False
 
     def __len__(self) -> int:
@@ -31,38 +33,39 @@ class PendingQueue:
     def put(self, leased: Leased, timeout_s: float) -> bool:
         """False when there was no room in time, or the queue is closed."""
         rank = _RANK[leased.head.priority]
-        with self._changed:
-            if rank and not self._changed.wait_for(
+        with self._room:
+            if rank and not self._room.wait_for(
                 lambda: self._closed or len(self._heap) < self._capacity, timeout_s
             ):
                 return False
             if self._closed:
                 return False
             heapq.heappush(self._heap, (rank, next(self._order), leased))
-            self._changed.notify_all()
+            self._some.notify()
             return True
 
     def get(self, timeout_s: float) -> Leased | None:
         """The most urgent message; None when there was none in time."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._heap or self._closed, timeout_s):
+        with self._some:
+            if not self._some.wait_for(lambda: self._heap or self._closed, timeout_s):
                 return None
             if not self._heap:
                 return None
             leased = heapq.heappop(self._heap)[2]
-            self._changed.notify_all()
+            self._room.notify()
             return leased
 
     def drain(self) -> list[Leased]:
         """All that is pending, taken out."""
-        with self._changed:
+        with self._room:
             taken = [leased for _, _, leased in self._heap]
             self._heap.clear()
-            self._changed.notify_all()
+            self._room.notify_all()
             return taken
 
     def close(self) -> None:
         """Nothing more goes in; what waits in ``put`` or ``get`` returns."""
-        with self._changed:
+        with self._room:
             self._closed = True
-            self._changed.notify_all()
+            self._room.notify_all()
+            self._some.notify_all()

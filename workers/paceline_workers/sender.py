@@ -155,9 +155,12 @@ class Sender:
                 if not self._pool.enter(_POLL_S):
                     continue
                 try:
-                    leased = self._queue.get(_POLL_S)
-                    if leased is not None:
-                        self._send(delivery, leased)
+                    # A thread keeps its place while it may: handing it on after each message
+                    # would wake another thread for every one of them.
+                    while not self._stopping.is_set() and self._pool.may_stay():
+                        leased = self._queue.get(_POLL_S)
+                        if leased is not None:
+                            self._send(delivery, leased)
                 finally:
                     self._pool.leave()
         finally:

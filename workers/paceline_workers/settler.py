@@ -43,7 +43,8 @@ class Settler:
         """Never blocks."""
         with self._changed:
             self._waiting.append(settlement)
-            self._changed.notify()
+            if len(self._waiting) in (1, MOST_IN_ONE_CALL):
+                self._changed.notify()
 
     def __len__(self) -> int:
         return len(self._waiting)

@@ -173,7 +173,7 @@ def start_logging(*, verbose: bool = False) -> None:
 
 
 def redis_option(command: F) -> F:
-    """As ``setup_options``, and passes an open ``client`` instead; redis-py's errors become ours."""
+    """As ``setup_options``, but passes an open ``client``; redis-py's errors become ours."""
 
     @functools.wraps(command)
     def wrapped(*args: Any, setup: Setup, **kwargs: Any) -> Any:
@@ -187,7 +187,7 @@ def redis_option(command: F) -> F:
     return setup_options(wrapped)  # type: ignore[return-value]
 
 
-class _Duration(click.ParamType):
+class _Duration(click.ParamType[float]):
     """``90s``, ``10m``, ``2h``, ``1d``, ``1h30m`` as seconds."""
 
     name = "duration"
@@ -234,7 +234,13 @@ def progress(label: str, total: int, *, shown: bool) -> Iterator[Callable[[int],
         yield lambda _: None
         return
     from rich.console import Console
-    from rich.progress import BarColumn, Progress, TaskProgressColumn, TextColumn, TimeRemainingColumn
+    from rich.progress import (
+        BarColumn,
+        Progress,
+        TaskProgressColumn,
+        TextColumn,
+        TimeRemainingColumn,
+    )
 
     bar = Progress(
         TextColumn("{task.description}"),

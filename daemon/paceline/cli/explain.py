@@ -6,8 +6,8 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from paceline.cli.words import count_of, in_words
 from paceline.census import CONTAINERS, END_TERMS, IN_TERMS, Census
+from paceline.cli.words import count_of, in_words
 
 TERMS = (*IN_TERMS, *END_TERMS, *CONTAINERS)
 
@@ -96,14 +96,12 @@ def why_waits(census: Census) -> Why:
     if not census.daemons:
         return Why("no-daemon", "no daemon runs; start one: paceline daemon")
     if not live_workers(census):
-        return Why(
-            "no-worker", f"no live worker; start one: paceline worker {census.destination}"
-        )
+        return Why("no-worker", f"no live worker; start one: paceline worker {census.destination}")
     if float(census.gate.get("k", "0")) < 1:
         return Why("bucket", "permits are kept back for connections of a worker that fell silent")
     if not census.law["ready"] and not census.law["leased"]:
         due_s = max(0, census.sizes.get("next_due_us", 0)) / 1e6
-        return Why("scheduled", f"all that waits is for later; the next is due in {in_words(due_s)}")
+        return Why("scheduled", f"all of it is for later; the next is due in {in_words(due_s)}")
     able = capacity(census)
     if able is not None and able < rate(census):
         return Why(

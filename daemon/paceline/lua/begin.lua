@@ -46,12 +46,14 @@ local reset = not level or g[3] ~= run
 if reset then
   level, at = math.min(level or 0, 0), now
 elseif now < at then
-  reset, at = true, now
+  reset, level, at = true, math.min(cap, level), now
 else
   level, at = math.min(cap, level + (now - at) * rate / 1000000), now
 end
 local need = 1
-if m.prio ~= '0' then need = 1 + tonumber(cfg[2]) end
+-- Where lapsed slots leave a bucket smaller than the reserve, there is none: asked for more than
+-- the bucket ever holds, a slow destination would wait for ever.
+if m.prio ~= '0' then need = math.max(1, math.min(cap, 1 + tonumber(cfg[2]))) end
 local wait_us = 0
 if level < need then wait_us = math.ceil((need - level) * 1000000 / rate) end
 if cap < 1 or wait_us > AHEAD_US then

@@ -65,8 +65,8 @@ local function answer_known(id, name, payload)
     same = redis.call('STRLEN', name) - m.body_from == #payload
       and redis.call('GETRANGE', name, m.body_from, -1) == payload
   else
-    local record = redis.call('GET', name)
-    same = string.sub(record, RECORD_HEAD - 19, RECORD_HEAD) == sha1_raw(redis.sha1hex(payload))
+    local record = redis.pcall('GET', name)
+    same = type(record) == 'string' and string.sub(record, RECORD_HEAD - 19, RECORD_HEAD) == sha1_raw(redis.sha1hex(payload))
   end
   if same then return 'already' end
   return refuse('PLCONFLICT', 'options.id: ' .. id

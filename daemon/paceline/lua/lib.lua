@@ -105,9 +105,10 @@ local function leave(m)
 end
 
 -- One attempt on record (JSON), the last ten kept.
+-- pcall: see read().
 local function note_attempt(id, json)
-  redis.call('RPUSH', K('a:' .. id), json)
-  redis.call('LTRIM', K('a:' .. id), -10, -1)
+  redis.pcall('RPUSH', K('a:' .. id), json)
+  redis.pcall('LTRIM', K('a:' .. id), -10, -1)
 end
 
 local function sha1_raw(hex)

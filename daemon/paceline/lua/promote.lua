@@ -10,7 +10,7 @@ local now, count = clock(ARGV[1]), 0
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', K('s'), '-inf', now, 'LIMIT', 0, ARGV[2])) do
   redis.call('ZREM', K('s'), id)
   local m = read(id)
-  if m then
+  if m and m.state == 'W' then
     to_ready(m)
     write(m)
     count = count + 1

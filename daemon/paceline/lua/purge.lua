@@ -12,21 +12,30 @@ for prio = 0, 2 do
   for _, tenant in ipairs(redis.call('ZRANGE', K('t:' .. prio), 0, -1)) do
     if #ids >= most then break end
     local place = K('r:' .. prio .. ':' .. tenant)
-    for _, id in ipairs(redis.call('ZRANGE', place, 0, most - #ids - 1)) do ids[#ids + 1] = id end
+    for _, id in ipairs(redis.call('ZRANGE', place, 0, most - #ids - 1)) do
+      local m = read(id)
+      if m and m.state == 'R' then ids[#ids + 1] = id
+      else
+        -- A place without its message, deleted by somebody: gone too, or it would stop the next.
+        redis.call('ZREM', place, id)
+        if redis.call('EXISTS', place) == 0 then redis.call('ZREM', K('t:' .. prio), tenant) end
+      end
+    end
   end
 end
 if #ids < most then
-  for _, id in ipairs(redis.call('ZRANGE', K('s'), 0, most - #ids - 1)) do ids[#ids + 1] = id end
+  for _, id in ipairs(redis.call('ZRANGE', K('s'), 0, most - #ids - 1)) do
+    local m = read(id)
+    if m and m.state == 'W' then ids[#ids + 1] = id else redis.call('ZREM', K('s'), id) end
+  end
 end
 local count = 0
 for _, id in ipairs(ids) do
   local m = read(id)
-  if m then
-    leave(m)
-    finish(m, 'T', now, m.nonce)
-    bump('dropped')
-    count = count + 1
-  end
+  leave(m)
+  finish(m, 'T', now, m.nonce)
+  bump('dropped')
+  count = count + 1
 end
 write_tally()
 return count

@@ -12,6 +12,11 @@ T = KEYS[1]
 local now, lane, invitation = clock(ARGV[1]), ARGV[2], ARGV[3]
 local largest, lease_us = tonumber(ARGV[4]), tonumber(ARGV[5])
 
+-- After a clock that stepped back a lost invitation would hold its place for the length of the step.
+local longest = string.format('%.0f', now + lease_us)
+for _, far in ipairs(redis.call('ZRANGEBYSCORE', K('inv'), '(' .. longest, '+inf')) do
+  redis.call('ZADD', K('inv'), longest, far)
+end
 for _, old in ipairs(redis.call('ZRANGEBYSCORE', K('inv'), '-inf', now)) do
   redis.call('ZREM', K('inv'), old)
   redis.call('HDEL', K('invn'), old)
@@ -47,21 +52,23 @@ if workers == 0 then return {0, 'no-worker', 0} end
 local cfg = redis.call('HMGET', K('cfg'), 'rate', 'burst')
 local rate, burst = tonumber(cfg[1]), tonumber(cfg[2])
 local n = math.min(want, largest)
-if lane ~= 'high' then
-  local ahead = math.max(2 * workers * largest, math.floor(rate)) - out.high - out.any
-  -- A whole batch or none: filling the last gap of the window would make batches of one.
-  if ahead < n then return {0, 'window', 0} end
-  -- The bucket of releases: the same rate and burst as the one at the wire. It only smooths; what
-  -- the provider sees is decided by begin. High invitations draw on it but never wait for it.
-  local g = redis.call('HMGET', K('gate'), 'rel_level', 'rel_at')
-  local level, at = tonumber(g[1] or burst), tonumber(g[2] or now)
-  if now > at then level = math.min(burst, level + (now - at) * rate / 1000000) end
-  if level < n then
-    redis.call('HSET', K('gate'), 'rel_level', level, 'rel_at', now)
-    return {0, 'rate', math.ceil((n - level) * 1000000 / rate)}
-  end
-  redis.call('HSET', K('gate'), 'rel_level', level - n, 'rel_at', now)
+local ahead = math.max(2 * workers * largest, math.floor(rate)) - out.high
+-- High does not wait behind what is out for the others.
+if lane ~= 'high' then ahead = ahead - out.any end
+-- A whole batch or none: filling the last gap of the window would make batches of one.
+if ahead < n then return {0, 'window', 0} end
+-- The bucket of releases: the same rate and burst as the one at the wire. It only smooths; what
+-- the provider sees is decided by begin. High invitations draw on it but never wait for it. A batch
+-- larger than the burst waits for a full bucket and leaves it owing.
+local g = redis.call('HMGET', K('gate'), 'rel_level', 'rel_at')
+local level, at = tonumber(g[1] or burst), tonumber(g[2] or now)
+level = math.min(burst, level + math.max(0, now - at) * rate / 1000000)
+local need = math.min(n, burst)
+if lane ~= 'high' and level < need then
+  redis.call('HSET', K('gate'), 'rel_level', level, 'rel_at', now)
+  return {0, 'rate', math.ceil((need - level) * 1000000 / rate)}
 end
+redis.call('HSET', K('gate'), 'rel_level', level - n, 'rel_at', now)
 redis.call('ZADD', K('inv'), now + lease_us, invitation)
 redis.call('HSET', K('invn'), invitation, lane .. ':' .. n)
 return {n, 'released', 0}

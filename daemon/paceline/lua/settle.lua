@@ -24,7 +24,7 @@ local SLOTS_US = {1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000, 500000,
   5000000, 10000000, 30000000, 60000000, 300000000}
 T = KEYS[1]
 local now = clock(ARGV[1])
-local histogram, outcomes, results, gate = {}, {}, {}, {}
+local histogram, outcomes, results, gate = {}, {}, {}, {good = 0}
 local cfg = redis.call('HMGET', K('cfg'), 'throttle_first_us', 'throttle_cap_us')
 
 local function add(t, field, by) t[field] = (t[field] or 0) + by end
@@ -77,19 +77,24 @@ end
 
 local function settle_sent(item, m)
   if not m then
-    local record = redis.call('GETRANGE', K('m:' .. item.id), 0, 17)
-    if string.sub(record, 1, 1) ~= 'p' then return 'gone' end
-    if string.sub(record, 3, 18) == item.nonce then return 'repeat' end
-    if string.sub(record, 2, 2) ~= 'S' then
-      bump('sent_after_end')
+    -- pcall: see read().
+    local record = redis.pcall('GETRANGE', K('m:' .. item.id), 0, 17)
+    if type(record) ~= 'string' or string.sub(record, 1, 1) ~= 'p' then return 'gone' end
+    local sent = string.sub(record, 2, 2) == 'S'
+    if sent and string.sub(record, 3, 18) == item.nonce then return 'repeat' end
+    -- The nonces of further ones are kept as long as the record: repeated, in whatever order,
+    -- each counts once.
+    local others, ttl = K('dup:' .. item.id), redis.call('PTTL', K('m:' .. item.id))
+    local fresh = redis.call('SADD', others, item.nonce) == 1
+    redis.call('PEXPIRE', others, ttl)
+    if not sent then
+      if fresh then bump('sent_after_end') end
       return 'gone'
     end
+    if not fresh then return 'repeat' end
     bump('duplicates')
     if item.record ~= '' then note_attempt(item.id, item.record) end
-    local ttl = redis.call('PTTL', K('m:' .. item.id))
     redis.call('PEXPIRE', K('a:' .. item.id), ttl)
-    -- The record takes this nonce over: repeated, this outcome counts once.
-    redis.call('SETRANGE', K('m:' .. item.id), 2, item.nonce)
     return 'duplicate'
   end
   local ours = m.nonce == item.nonce and (m.state == 'L' or m.state == 'B')
@@ -160,7 +165,9 @@ for i = 2, #ARGV, ITEM do
   if word == 'ok' or word == 'won' or word == 'duplicate' then
     if item.label ~= '' then add(outcomes, item.label, 1) end
     if ARGV[i + 9] ~= '' then observe('api', tonumber(ARGV[i + 9])) end
-    if item.action == 'sent' then result('g')
+    if item.action == 'sent' then
+      result('g')
+      gate.good = math.max(gate.good, item.begun)
     elseif item.action == 'unavailable' then result('u')
     elseif item.begun > 0 and item.action ~= 'back' then result('b') end
     if item.action == 'unavailable' then
@@ -170,10 +177,14 @@ for i = 2, #ARGV, ITEM do
   end
 end
 
-if gate.recent then
-  redis.call('HSET', K('gate'), 'recent', gate.recent)
-  -- One success ends the doubling: the provider takes requests again.
-  if string.sub(gate.recent, -1) == 'g' then redis.call('HSET', K('gate'), 'throttles', 0) end
+if gate.recent then redis.call('HSET', K('gate'), 'recent', gate.recent) end
+-- One success that began after the refusal ends the doubling: the provider takes requests again.
+-- One that was under way already tells nothing.
+if gate.good > 0 then
+  local g = redis.call('HMGET', K('gate'), 'throttles', 'throttle_at')
+  if tonumber(g[1] or 0) > 0 and gate.good > tonumber(g[2] or 0) then
+    redis.call('HSET', K('gate'), 'throttles', 0)
+  end
 end
 for field, by in pairs(histogram) do
   if string.sub(field, -4) == ':sum' then redis.call('HINCRBYFLOAT', K('h'), field, by)

@@ -51,12 +51,9 @@ if lapsed == 0 then usable = math.max(1, usable) end
 local mine = 0
 if op == 'beat' then
   local share = math.floor(usable / live) + (rank <= usable % live and 1 or 0)
-  local had = math.max(held[me] or 0, open)
-  if had > share then
-    mine = math.max(share, open)
-  else
-    mine = math.max(had, math.min(share, usable - others))
-  end
+  -- More than it has open only of what nobody else may have open. What it was granted before it
+  -- lapsed does not count: the others may have it by now.
+  mine = math.max(0, open, math.min(share, usable - others))
   redis.call('HSET', K('slots'), me, mine)
   mine = math.min(mine, share)
 end

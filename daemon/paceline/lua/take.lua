@@ -27,7 +27,7 @@ if redis.call('EXISTS', batch) == 1 then
   local held = {}
   for _, id in ipairs(redis.call('SMEMBERS', batch)) do
     local m = read(id)
-    held[#held + 1] = {id = id, prio = m.prio, seq = m.seq}
+    if m then held[#held + 1] = {id = id, prio = m.prio, seq = m.seq} end
   end
   table.sort(held, function(a, b)
     if a.prio ~= b.prio then return a.prio < b.prio end
@@ -83,10 +83,21 @@ end
 if lane == 'high' then
   pop(0, n)
 else
-  local floor = redis.call('EXISTS', K('t:2')) == 1 and math.ceil(n / 10) or 0
+  -- What a batch of less than ten cannot give bulk is owed to it (in tenths of a message):
+  -- rounded up, a batch of one would be all bulk, however much of high waits.
+  local bulk_waits, owed, floor = redis.call('EXISTS', K('t:2')) == 1, 0, 0
+  if bulk_waits then
+    owed = tonumber(redis.call('HGET', K('gate'), 'bulk_owed') or 0) + n
+    floor = math.min(n, math.floor(owed / 10))
+  end
   pop(0, n - floor)
   pop(1, n - floor)
+  local before = #taken
   pop(2, n)
+  if bulk_waits then
+    owed = redis.call('EXISTS', K('t:2')) == 1 and math.max(0, owed - 10 * (#taken - before)) or 0
+    redis.call('HSET', K('gate'), 'bulk_owed', owed)
+  end
   pop(0, n)
   pop(1, n)
 end

@@ -47,6 +47,7 @@ _WORDS = (
     "—", "follow-up", "in", "two", "weeks", "\n", "“läuft”", "体温", "正常", "und", "the", "of",
 )  # fmt: skip
 _HOSTS = ("clinic.direct.example", "hospital.direct.example", "lab.direct.example")
+_PRIORITIES: tuple[Priority, ...] = ("high", "normal", "bulk")
 _TENANTS = (None, "north", "south", "west")
 
 
@@ -78,7 +79,7 @@ def drafts(count: int, seed: int) -> Iterator[Draft]:
             document["recipients"] = "everybody"
         elif kind == "bad-address":
             document["recipients"][0]["email"] = "nobody@nowhere"
-        priority = rng.choices(("high", "normal", "bulk"), (2, 78, 20))[0]
+        priority: Priority = rng.choices(_PRIORITIES, (2, 78, 20))[0]
         tenant = rng.choice(_TENANTS)
         payload = msgspec.json.encode(document)
         yield Draft(message_id(seed, number), kind, payload, priority, tenant)

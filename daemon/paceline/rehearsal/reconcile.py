@@ -124,15 +124,16 @@ def _judge(
     entry: Entry, arrivals: Sequence[Arrival], fact: Fact | None, findings: Findings
 ) -> None:
     accepted = [arrival for arrival in arrivals if arrival.accepted]
-    if any(arrival.sha256 != entry.body for arrival in accepted):
-        findings.altered.append(entry.id)
-    elif fact is not None and fact.sha1 not in (None, entry.sha1):
+    hashed = fact.sha1 if fact is not None else None
+    if hashed not in (None, entry.sha1) or any(a.sha256 != entry.body for a in accepted):
         findings.altered.append(entry.id)
     if len(accepted) > 1:
         causes = tuple(fact.causes) if fact is not None else ()
         explained = len(accepted) - 1 <= _may_have_acted(causes, arrivals)
         findings.duplicates.append(Duplicate(entry.id, len(accepted), causes, explained))
-        findings.duplicate_causes.update(set(causes) if explained else {"UNEXPLAINED"})
+        # A reset or time-out is the likelier culprit than an error that was answered.
+        likely = sorted(causes, key=lambda cause: cause == "status")[: len(accepted) - 1]
+        findings.duplicate_causes.update(likely if explained else ["UNEXPLAINED"])
     if fact is None:
         findings.states["lost"] += 1
         findings.lost.append(entry.id)

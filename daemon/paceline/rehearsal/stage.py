@@ -15,6 +15,8 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Self
 
+import redis
+
 from paceline.connect import connect
 from paceline.embedded import EmbeddedServer
 from paceline.outbox import OutboxStore
@@ -45,6 +47,7 @@ class Stage:
         self.exits: dict[str, int] = {}
         self.redis = EmbeddedServer(folder / "redis", appendfsync="always")
         self.destination = destination_of(plan)
+        self._client: redis.Redis | None = None
         self.sink: SinkClient
         self.store: OutboxStore
         self._plan = plan
@@ -68,7 +71,8 @@ class Stage:
 
     def _start(self) -> None:
         url = self.redis.start()
-        self.store = OutboxStore(connect(url, name="paceline-rehearsal"), DESTINATION)
+        self._client = connect(url, name="paceline-rehearsal")
+        self.store = OutboxStore(self._client, DESTINATION)
         self._start_sink()
         config = self.folder / "paceline.toml"
         descriptor = os.open(config, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
@@ -161,6 +165,8 @@ class Stage:
             self.stop_senders()
             self._stop([self._sink])
         finally:
+            if self._client is not None:
+                self._client.close()
             self.redis.stop()
 
     def _stop(self, parts: Sequence[Part | None]) -> None:
@@ -169,4 +175,3 @@ class Stage:
             part.ask_to_stop()
         for part in running:
             self.exits[part.name] = part.await_end(_GRACE_S)
-

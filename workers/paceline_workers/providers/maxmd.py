@@ -9,7 +9,7 @@
 "Sent" takes both, `code == 0` and `success is true`: configuration and business errors come with
 HTTP 200 as well, as `{"code": 999, "message": "error"}`. Codes are judged only where they are
 whole numbers; whatever differs from the document is ambiguous, never sent and never lost. Source:
-the provider's REST document (shared/providers.md); its retry guidance is in `paceline.backoff`.
+the provider's REST document; its retry guidance is in `paceline.backoff`.
 """
 
 from __future__ import annotations

@@ -82,6 +82,10 @@ class ConnectionPool:
             self._busy += 1
             return True
 
+    def may_stay(self) -> bool:
+        """Whether one that has entered may go on; not so when the share has shrunk."""
+        return self._busy <= self._limit
+
     def leave(self) -> None:
         """Gives the busy place back."""
         with self._changed:

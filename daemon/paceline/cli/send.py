@@ -1,0 +1,419 @@
+"""``paceline send``: a JSON Lines file into the outbox, checked whole before anything is sent."""
+
+from __future__ import annotations
+
+import shutil
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import IO, Any
+
+import click
+
+from paceline.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REDIS, EXIT_USAGE
+from paceline.cli.common import (
+    Setup,
+    json_option,
+    on_terminal,
+    open_client,
+    pick_stores,
+    print_json,
+    progress,
+    redis_errors,
+    setup_options,
+)
+from paceline.cli.lines import Line, Lines, Ranges, Refusal, Rules, check_prefix
+from paceline.cli.words import count_of
+from paceline.client import PIPELINE, PIPELINE_BYTES, Outbox, Receipt
+from paceline.errors import (
+    Draining,
+    DuplicateConflict,
+    InvalidMessage,
+    OutboxFull,
+    PacelineError,
+    RedisUnavailable,
+    UnknownDestination,
+)
+from paceline.message import new_id
+from paceline.outbox import OutboxStore
+
+_SPOOL_BYTES = 16 * 1024 * 1024
+#: Refusals of these concern the destination, not the line: the lines after it would fare the same.
+_STOPS = (OutboxFull, Draining, UnknownDestination)
+
+
+@dataclass(slots=True)
+class _Summary:
+    """What has become of the file so far."""
+
+    destination: str
+    id_prefix: str
+    read: int = 0
+    made_ids: int = 0
+    accepted: int = 0
+    already: int = 0
+    skipped: int = 0
+    refused: list[Refusal] = field(default_factory=list)
+    invalid: int = 0
+    conflicts: int = 0
+    taken: Ranges = field(default_factory=Ranges)
+    in_doubt: Ranges = field(default_factory=Ranges)
+    tried: int = 0
+    stopped: str = ""
+
+    @property
+    def good(self) -> int:
+        """Lines that are messages which can be sent."""
+        return self.read - self.invalid
+
+    @property
+    def not_tried(self) -> int:
+        """Good lines that were not reached."""
+        return self.good - self.tried
+
+    def view(self, *, dry_run: bool) -> dict[str, Any]:
+        """For --json."""
+        return {
+            "destination": self.destination,
+            "dry_run": dry_run,
+            "read": self.read,
+            "accepted": self.accepted,
+            "already": self.already,
+            "refused": [refusal.view() for refusal in self.refused],
+            "skipped": self.skipped,
+            "not_tried": self.not_tried,
+            "accepted_lines": self.taken.spans,
+            "in_doubt_lines": self.in_doubt.spans,
+            "stopped": self.stopped or None,
+            "made_ids": self.made_ids,
+            "id_prefix": self.id_prefix if self.made_ids else None,
+        }
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  paceline send maxmd messages.jsonl
+  generate | paceline send maxmd - --id-prefix campaign-7
+  paceline send maxmd messages.jsonl --dry-run
+
+\b
+A line:
+  {"payload": {…}, "id": "invoice-17", "priority": "high"}
+also: tenant, campaign, not_before, expires, delay_s, ttl_s.
+
+Exit codes: 0 all accepted; 1 Redis refused some (outbox full, draining, an id used with another
+payload); 2 bad lines, nothing was sent; 3 Redis was not available."""
+)
+@click.argument("destination", metavar="DEST")
+@click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
+@click.option("--skip-invalid", is_flag=True, help="Leave bad lines out and send the others.")
+@click.option("--dry-run", is_flag=True, help="Check every line, send nothing.")
+@click.option(
+    "--id-prefix",
+    metavar="NAME",
+    help="Lines without id get NAME-<line number>: repeating the command is then safe.",
+)
+@click.option(
+    "--max-errors",
+    type=click.IntRange(0),
+    default=100,
+    show_default=True,
+    help="Print at most so many bad lines; 0 prints all.",
+)
+@json_option
+@setup_options
+def send(
+    setup: Setup,
+    destination: str,
+    file: str,
+    skip_invalid: bool,
+    dry_run: bool,
+    id_prefix: str | None,
+    max_errors: int,
+    as_json: bool,
+) -> int:
+    """Hand over the messages of a JSON Lines file.
+
+    Every line is checked first; if any is bad, nothing is sent. What was accepted is on its way
+    whatever happens to the rest, and a line with an id can be sent again safely.
+    """
+    if id_prefix is not None:
+        try:
+            check_prefix(id_prefix)
+        except InvalidMessage as error:
+            raise click.BadParameter(
+                f"{id_prefix!r} makes no ids. Use up to 100 of A-Z a-z 0-9 . _ -",
+                param_hint="--id-prefix",
+            ) from error
+    client = open_client(setup, repeats=3)
+    try:
+        with redis_errors():
+            store = pick_stores(client, (destination,))[0]
+            rules = _rules(store, id_prefix or new_id())
+            if not dry_run and store.census().gate.get("draining"):
+                raise Draining(destination)
+        with _opened(file) as (source, size):
+            run = _Run(Outbox(client), store, source, size, rules, as_json=as_json)
+            run.check(max_errors)
+            if run.summary.invalid and not skip_invalid:
+                return run.refuse(dry_run=dry_run)
+            run.summary.skipped = run.summary.invalid
+            code = 0 if dry_run else run.send()
+            return run.report(code, dry_run=dry_run, prefix_given=id_prefix is not None)
+    finally:
+        client.close()
+
+
+def _rules(store: OutboxStore, prefix: str) -> Rules:
+    provider, limit = store.intake_rules()
+    if provider is None or limit is None:
+        raise UnknownDestination(store.destination)
+    return Rules(store.destination, provider, limit, prefix)
+
+
+@contextmanager
+def _opened(file: str) -> Iterator[tuple[IO[bytes], int]]:
+    """The file and its size. What can be read only once is spooled: it is read twice."""
+    if file == "-":
+        with _spooled(sys.stdin.buffer) as spooled:
+            yield spooled
+        return
+    try:
+        source = Path(file).open("rb")  # noqa: SIM115 - closed below
+    except OSError as error:
+        raise click.FileError(file, error.strerror or str(error)) from error
+    with source:
+        if source.seekable():
+            yield source, Path(file).stat().st_size
+        else:
+            with _spooled(source) as spooled:
+                yield spooled
+
+
+@contextmanager
+def _spooled(source: IO[bytes]) -> Iterator[tuple[IO[bytes], int]]:
+    with tempfile.SpooledTemporaryFile(_SPOOL_BYTES) as spool:
+        shutil.copyfileobj(source, spool, 1024 * 1024)
+        yield spool, spool.tell()
+
+
+class _Run:
+    """One file on its way: checked, sent, reported."""
+
+    def __init__(
+        self,
+        outbox: Outbox,
+        store: OutboxStore,
+        source: IO[bytes],
+        size: int,
+        rules: Rules,
+        *,
+        as_json: bool,
+    ) -> None:
+        self._outbox = outbox
+        self._store = store
+        self._source = source
+        self._size = size
+        self._rules = rules
+        self._as_json = as_json
+        self._error: PacelineError | None = None
+        self._bad: set[int] = set()
+        self._last = 0
+        self.summary = _Summary(rules.destination, rules.id_prefix)
+
+    def check(self, max_errors: int) -> None:
+        """First pass: every line is checked, every bad one told."""
+        summary = self.summary
+        with self._progress("check") as advance:
+            at = 0
+            for line in Lines(self._source, self._rules, time.time()):
+                summary.read += 1
+                self._last = line.number
+                if isinstance(line, Refusal):
+                    summary.invalid += 1
+                    self._bad.add(line.number)
+                    self._refused(line, shown=not max_errors or summary.invalid <= max_errors)
+                    continue
+                summary.made_ids += line.made_id
+                advance(line.end - at)
+                at = line.end
+        if max_errors and summary.invalid > max_errors:
+            self._say(
+                f"and {summary.invalid - max_errors:,} more bad lines (--max-errors 0 shows all)"
+            )
+
+    def refuse(self, *, dry_run: bool) -> int:
+        """Reports that nothing is sent, for the file has bad lines."""
+        summary = self.summary
+        summary.stopped = "bad lines"
+        if self._as_json:
+            print_json(summary.view(dry_run=dry_run))
+        else:
+            self._say(
+                f"{count_of(summary.invalid, 'bad line')} of {summary.read:,}: nothing was sent. "
+                "Mend them, or send the others with --skip-invalid"
+            )
+        return EXIT_USAGE
+
+    def send(self) -> int:
+        """Second pass: sends what the first found good. Returns the exit code."""
+        try:
+            return self._send_all()
+        except KeyboardInterrupt:
+            self.summary.stopped = "interrupted"
+            return EXIT_INTERRUPTED
+
+    def _send_all(self) -> int:
+        # Relative times count from now: checking a big file took a while.
+        lines = Lines(self._source, self._rules, time.time())
+        piece: list[Line] = []
+        size = at = 0
+        with self._progress("send") as advance:
+            for line in lines:
+                if line.number > self._last:
+                    break  # appended since the file was checked
+                if line.number in self._bad:
+                    continue
+                if isinstance(line, Refusal):
+                    # Good a moment ago: it has expired since.
+                    self.summary.tried += 1
+                    self.summary.conflicts += 1
+                    self._refused(line, shown=True)
+                    continue
+                payload = len(line.message.payload)
+                if piece and (len(piece) == PIPELINE or size + payload > PIPELINE_BYTES):
+                    code = self._send_piece(piece)
+                    if code:
+                        return code
+                    advance(piece[-1].end - at)
+                    at, piece, size = piece[-1].end, [], 0
+                piece.append(line)
+                size += payload
+            code = self._send_piece(piece) if piece else 0
+        if code:
+            return code
+        return EXIT_FAILED if self.summary.conflicts else 0
+
+    def _send_piece(self, piece: Sequence[Line]) -> int:
+        try:
+            answers = self._outbox.send_many([line.message for line in piece])
+        except (RedisUnavailable, KeyboardInterrupt) as error:
+            self._doubt(piece)
+            if isinstance(error, KeyboardInterrupt):
+                self.summary.stopped = "interrupted"
+                return EXIT_INTERRUPTED
+            self._error, self.summary.stopped = error, error.what
+            return EXIT_REDIS
+        except PacelineError as error:
+            # Redis answers, and refused in the middle (out of memory, say): it can tell how far.
+            self._error, self.summary.stopped = error, error.what
+            try:
+                with redis_errors():
+                    there = self._store.look([line.message.id for line in piece])
+            except PacelineError:
+                self._doubt(piece)
+                return EXIT_FAILED
+            for line, found in zip(piece, there, strict=True):
+                self.summary.tried += 1
+                if found is not None:
+                    self._accepted(line, new=True)
+            return EXIT_FAILED
+        for line, answer in zip(piece, answers, strict=True):
+            self.summary.tried += 1
+            if isinstance(answer, Receipt):
+                self._accepted(line, new=answer.status == "new")
+            elif isinstance(answer, _STOPS):
+                self._error, self.summary.stopped = answer, answer.what
+            else:
+                self.summary.conflicts += 1
+                self._refused(_as_refusal(line, answer), shown=True)
+        return EXIT_FAILED if self.summary.stopped else 0
+
+    def _accepted(self, line: Line, *, new: bool) -> None:
+        if new:
+            self.summary.accepted += 1
+        else:
+            self.summary.already += 1
+        self.summary.taken.add(line.number, self.summary.tried)
+
+    def _doubt(self, piece: Sequence[Line]) -> None:
+        for line in piece:
+            self.summary.tried += 1
+            self.summary.in_doubt.add(line.number, self.summary.tried)
+
+    def _refused(self, refusal: Refusal, *, shown: bool) -> None:
+        if self._as_json:
+            self.summary.refused.append(refusal)
+        if shown:
+            self._say(refusal.text)
+
+    def report(self, code: int, *, dry_run: bool, prefix_given: bool) -> int:
+        """Says what became of the file, and how to go on; returns ``code``."""
+        summary = self.summary
+        if self._as_json:
+            print_json(summary.view(dry_run=dry_run))
+            return code
+        if dry_run:
+            click.echo(
+                f"{count_of(summary.good, 'message')} for {summary.destination} would be sent"
+            )
+        else:
+            new = count_of(summary.accepted, "message")
+            already = f", {summary.already:,} accepted before" if summary.already else ""
+            click.echo(f"{new} accepted by {summary.destination}{already}")
+        if summary.conflicts:
+            self._say(f"{count_of(summary.conflicts, 'line')} refused, as told above")
+        if summary.skipped:
+            self._say(f"{count_of(summary.skipped, 'bad line')} skipped")
+        if summary.stopped:
+            self._tell_stop(prefix_given=prefix_given)
+        elif summary.made_ids and not prefix_given:
+            self._say(
+                f"{count_of(summary.made_ids, 'line')} had no id, and got "
+                f"{summary.id_prefix}-<line number>. Repeating this command would send them twice: "
+                "--id-prefix NAME gives the same ids each time"
+            )
+        return code
+
+    def _tell_stop(self, *, prefix_given: bool) -> None:
+        summary = self.summary
+        taken = summary.accepted + summary.already
+        self._say(f"stopped: {self._error or summary.stopped}")
+        lines = f": lines {summary.taken}" if taken else ""
+        self._say(f"  accepted, and stay so: {count_of(taken, 'message')}{lines}")
+        if summary.in_doubt.count:
+            self._say(
+                "  sent to Redis, but no answer came: "
+                f"{count_of(summary.in_doubt.count, 'message')}: lines {summary.in_doubt}"
+            )
+        rest = summary.good - taken - summary.in_doubt.count - summary.conflicts
+        self._say(f"  not accepted: {count_of(rest, 'message')}")
+        prefix = (
+            "" if prefix_given or not summary.made_ids else f" and --id-prefix {summary.id_prefix}"
+        )
+        self._say(
+            f"To go on, give the same command again, with the same file{prefix}: "
+            "what was accepted is known by its id and not sent twice"
+        )
+
+    def _say(self, text: str) -> None:
+        if not self._as_json:
+            click.echo(f"paceline: {text}", err=True)
+
+    @contextmanager
+    def _progress(self, label: str) -> Iterator[Callable[[int], None]]:
+        shown = on_terminal(as_json=self._as_json)
+        with progress(f"{label} {self._rules.destination}", self._size, shown=shown) as advance:
+            yield advance
+
+
+def _as_refusal(line: Line, error: PacelineError) -> Refusal:
+    if isinstance(error, InvalidMessage):
+        return Refusal(line.number, line.message.id, error.field, error.problem, error.mend)
+    where = "id" if isinstance(error, DuplicateConflict) else ""
+    return Refusal(line.number, line.message.id, where, error.what, error.mend)
