@@ -26,7 +26,6 @@ from paceline import payloads
 from paceline.connect import connect
 from paceline.errors import (
     NotPossible,
-    OutboxFull,
     PacelineError,
     RedisUnavailable,
     UnknownDestination,
@@ -327,8 +326,6 @@ class _translated:  # noqa: N801 - a context manager that reads like a word
         return None
 
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, redis.exceptions.OutOfMemoryError):
-            raise OutboxFull("Redis", "its maxmemory is reached") from error
         if isinstance(error, (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)):
             raise RedisUnavailable(str(error)) from error
         if isinstance(error, redis.exceptions.RedisError):

@@ -1,0 +1,226 @@
+"""The producers' side, against a real Redis."""
+
+from __future__ import annotations
+
+import threading
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+import redis
+
+from paceline import Outbox
+from paceline.embedded import EmbeddedServer
+from paceline.errors import (
+    DuplicateConflict,
+    InvalidMessage,
+    MessageTooLarge,
+    NotPossible,
+    OutboxFull,
+    PacelineError,
+    PayloadError,
+    RedisUnavailable,
+    UnknownDestination,
+    UnknownMessage,
+)
+from paceline.outbox import Settlement, new_nonce
+from support.published import MAXMD_PAYLOAD, published
+
+
+@pytest.fixture
+def outbox(redis_url: str) -> Iterator[Outbox]:
+    with Outbox.from_url(redis_url) as it:
+        yield it
+
+
+def _send_one(client: redis.Redis, message_id: str, action: str = "sent") -> None:
+    """Takes and settles one message, as a worker would."""
+    store = published(client)
+    store.slots("beat", "w")
+    nonce = new_nonce()
+    store.take("w", nonce, 500, "any")
+    store.settle(
+        [
+            Settlement(
+                id=message_id,
+                nonce=nonce,
+                action=action,  # type: ignore[arg-type]
+                provider_id="prov-1",
+                record={"outcome": "rejected", "reason": "because"},
+            )
+        ]
+    )
+
+
+def test_a_sent_message_is_known_until_the_end(outbox: Outbox, redis_client: redis.Redis) -> None:
+    published(redis_client)
+    receipt = outbox.send("web", {"n": 1}, priority="high", tenant="t1", campaign="c1")
+    assert receipt.status == "new"
+    status = outbox.status("web", receipt.id)
+    assert (status.state, status.final, status.priority) == ("ready", False, "high")
+    assert (status.tenant, status.campaign, status.payload_bytes) == ("t1", "c1", len(b'{"n":1}'))
+    _send_one(redis_client, receipt.id)
+    status = outbox.status("web", receipt.id)
+    assert (status.state, status.final, status.provider_id) == ("sent", True, "prov-1")
+
+
+def test_the_same_message_again_changes_nothing(outbox: Outbox, redis_client: redis.Redis) -> None:
+    store = published(redis_client)
+    assert outbox.send("web", {"n": 1}, id="one").status == "new"
+    assert outbox.send("web", {"n": 1}, id="one").status == "already"
+    with pytest.raises(DuplicateConflict, match="'one'"):
+        outbox.send("web", {"n": 2}, id="one")
+    assert store.census().law["accepted"] == 1
+    _send_one(redis_client, "one")
+    assert outbox.send("web", {"n": 1}, id="one").status == "already"
+    with pytest.raises(DuplicateConflict):
+        outbox.send("web", {"n": 2}, id="one")
+
+
+def test_ready_json_passes_byte_for_byte(outbox: Outbox, redis_client: redis.Redis) -> None:
+    store = published(redis_client)
+    payload = b'{ "big": 1152921504606846977, "none": [], "u": "\\u00e4" }'
+    receipt = outbox.send("web", payload)
+    assert store.payload(receipt.id) == payload
+
+
+def test_send_many_answers_each_in_order(outbox: Outbox, redis_client: redis.Redis) -> None:
+    published(redis_client, more="max_payload_bytes = 1000")
+    published(redis_client, "mail", "maxmd")
+    answers = outbox.send_many(
+        [
+            Outbox.message("web", {"n": 1}, id="a"),
+            Outbox.message("web", {"n": "x" * 2000}, id="b"),
+            Outbox.message("nowhere", {"n": 3}, id="c"),
+            Outbox.message("mail", {"sender": "a@b.example"}, id="d"),
+            Outbox.message("mail", MAXMD_PAYLOAD, id="e"),
+            Outbox.message("web", {"n": 9}, id="a"),
+            Outbox.message("web", {"n": 4}, id="f", expires=1.0),
+        ]
+    )
+    kinds = [a.status if not isinstance(a, PacelineError) else type(a) for a in answers]
+    assert kinds == [
+        "new",
+        MessageTooLarge,
+        UnknownDestination,
+        PayloadError,
+        "new",
+        DuplicateConflict,
+        InvalidMessage,
+    ]
+    assert "recipients" in str(answers[3])
+    assert "expires" in str(answers[6])
+    assert "mail, web" in str(answers[2])
+
+
+def test_many_large_messages_in_one_call(outbox: Outbox, redis_client: redis.Redis) -> None:
+    store = published(redis_client)
+    messages = [Outbox.message("web", {"x": "y" * 1_000_000}, id=f"m{n}") for n in range(12)]
+    answers = outbox.send_many(iter(messages))
+    assert [a.id for a in answers if not isinstance(a, PacelineError)] == [m.id for m in messages]
+    assert store.census().law["ready"] == 12
+
+
+def test_wait_returns_when_it_is_sent(outbox: Outbox, redis_client: redis.Redis) -> None:
+    published(redis_client)
+    outbox.send("web", {"n": 1}, id="one")
+    sender = threading.Timer(0.1, _send_one, (redis_client, "one"))
+    sender.start()
+    assert outbox.wait("web", "one", timeout_s=10).state == "sent"
+    sender.join()
+
+
+def test_wait_returns_a_dead_letter_with_its_reason(
+    outbox: Outbox, redis_client: redis.Redis
+) -> None:
+    published(redis_client)
+    outbox.send("web", {"n": 1}, id="one")
+    _send_one(redis_client, "one", "dead")
+    status = outbox.wait("web", "one", timeout_s=10)
+    assert (status.state, status.history[0]["reason"]) == ("dead", "because")
+
+
+def test_wait_gives_up_in_time(outbox: Outbox, redis_client: redis.Redis) -> None:
+    published(redis_client)
+    outbox.send("web", {"n": 1}, id="one")
+    start = time.monotonic()
+    with pytest.raises(TimeoutError, match="still ready"):
+        outbox.wait("web", "one", timeout_s=0.2)
+    assert 0.2 <= time.monotonic() - start < 5
+
+
+def test_cancel_says_what_it_could_do(outbox: Outbox, redis_client: redis.Redis) -> None:
+    store = published(redis_client)
+    for name in ("ready", "begun", "done"):
+        outbox.send("web", {"n": 1}, id=name)
+    assert outbox.cancel("web", "ready") is True
+    store.slots("beat", "w")
+    nonce = new_nonce()
+    store.take("w", nonce, 10, "any")
+    from paceline.scripts import Pinned
+
+    pinned = Pinned(redis_client)
+    now_s = time.monotonic()
+    while store.begin(pinned, "begun", nonce).verdict != "go":
+        assert time.monotonic() - now_s < 5
+    pinned.close()
+    assert outbox.cancel("web", "begun") is False
+    assert outbox.status("web", "begun").cancel_asked
+    store.settle([Settlement(id="done", nonce=nonce, action="sent")])
+    with pytest.raises(NotPossible, match="sent"):
+        outbox.cancel("web", "done")
+    with pytest.raises(UnknownMessage, match="never"):
+        outbox.cancel("web", "never")
+
+
+def test_unknown_names_are_told_apart(outbox: Outbox, redis_client: redis.Redis) -> None:
+    published(redis_client)
+    with pytest.raises(UnknownMessage, match="'nope'"):
+        outbox.status("web", "nope")
+    with pytest.raises(UnknownDestination, match="Known: web"):
+        outbox.status("wed", "nope")
+    with pytest.raises(InvalidMessage, match="id"):
+        outbox.status("web", "a b")
+
+
+def test_a_full_outbox_refuses_and_keeps_what_it_has(
+    outbox: Outbox, redis_client: redis.Redis
+) -> None:
+    store = published(redis_client, more="max_messages = 2")
+    outbox.send("web", 1, id="a")
+    outbox.send("web", 2, id="b")
+    with pytest.raises(OutboxFull, match="max_messages"):
+        outbox.send("web", 3, id="c")
+    assert outbox.send("web", 2, id="b").status == "already"
+    assert store.census().law["ready"] == 2
+
+
+def test_a_full_redis_is_an_error_of_ours(outbox: Outbox, redis_client: redis.Redis) -> None:
+    published(redis_client)
+    outbox.send("web", 1, id="a")
+    redis_client.config_set("maxmemory", "1mb")
+    with pytest.raises(OutboxFull, match="no memory left"):
+        outbox.send("web", 2, id="b")
+
+
+def test_an_unreachable_redis_is_told_within_seconds() -> None:
+    with (
+        Outbox.from_url("redis://127.0.0.1:1/0", timeout_s=1.0) as outbox,
+        pytest.raises(RedisUnavailable, match="Connection refused"),
+    ):
+        outbox.send("web", {"n": 1})
+
+
+def test_a_repeated_enqueue_outlives_a_restart_of_redis(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path) as server:
+        with redis.Redis.from_url(server.url) as client:
+            published(client)
+        with Outbox.from_url(server.url) as outbox:
+            outbox.send("web", 1, id="a")
+            server.kill()
+            with pytest.raises(RedisUnavailable):
+                outbox.send("web", 2, id="b")
+            server.start()
+            assert outbox.send("web", 2, id="b").status in ("new", "already")
+            assert outbox.status("web", "a").state == "ready"
