@@ -199,8 +199,8 @@ def build(
     """A checked Message. `payload` as for `encode_payload`, times as for `parse_time`.
 
     `delay_s` and `ttl_s` are not_before and expires counted from `now` (unix seconds), and exclude
-    them. Without `id` a fresh one is made. A message that has expired already is no error: it is
-    accepted and accounted as expired, so that a list sent late does not stop half-way.
+    them. Without `id` a fresh one is made. One that has expired already is refused at enqueue,
+    by Redis's clock.
     """
     start = _moment("not_before", not_before, "delay_s", delay_s, now)
     end = _moment("expires", expires, "ttl_s", ttl_s, now)

@@ -24,7 +24,7 @@ from dataclasses import dataclass
 from typing import Any, Literal
 
 import redis
-from redis.exceptions import ResponseError
+from redis.exceptions import OutOfMemoryError, ResponseError
 
 from paceline import keys, scripts
 from paceline.census import Census, decode_census
@@ -469,6 +469,8 @@ def _is_missing_function(reply: Any) -> bool:
 
 def _refusal(error: ResponseError, message: Message) -> PacelineError:
     """A script's error reply as ours; any other is re-raised as it is."""
+    if isinstance(error, OutOfMemoryError):
+        return OutboxFull(message.destination, "Redis has no memory left")
     code, _, text = str(error).partition(" ")
     field, _, problem = text.partition(": ")
     if code == "PLINVALID":

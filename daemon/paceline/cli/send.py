@@ -359,9 +359,8 @@ class _Run:
             print_json(summary.view(dry_run=dry_run))
             return code
         if dry_run:
-            click.echo(
-                f"{count_of(summary.good, 'message')} for {summary.destination} would be sent"
-            )
+            good = count_of(summary.good, "message")
+            click.echo(f"{good} for {summary.destination} would be sent; nothing was")
         else:
             new = count_of(summary.accepted, "message")
             already = f", {summary.already:,} accepted before" if summary.already else ""

@@ -176,7 +176,8 @@ def replay(
 ) -> int:
     """Send dead letters again.
 
-    As if new: tries at 0, at the end of the queue. Their attempts stay on record. The exit code is 1 if any named one could not be.
+    As if new: tries at 0, at the end of the queue; their attempts stay on record. The exit code is
+    1 if any could not be.
     """
     store = pick_stores(client, (destination,))[0]
     chosen = _choose(store, "dead", ids, every, limit, reason)
