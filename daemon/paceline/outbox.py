@@ -1,4 +1,6 @@
-"""The outbox: the only code, with its scripts, that touches Paceline's Redis keys.
+"""The outbox: the only code, with its scripts, that writes Paceline's Redis keys.
+
+``audit.py`` and ``shelf.py`` read them too, in bulk, beside it.
 
 The way of a message (docs/states.md draws it)::
 
@@ -19,7 +21,7 @@ from __future__ import annotations
 
 import json
 import secrets
-from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Literal
 
@@ -397,36 +399,12 @@ class OutboxStore:
         found = self.client.lrange(keys.attempts(self.destination, message_id), 0, -1)
         return [json.loads(item) for item in found]
 
-    def shelf(
-        self, which: Literal["dead", "parked"], start: int = 0, count: int = 100
-    ) -> list[str]:
-        """Ids of dead or parked messages, longest there first."""
-        place = keys.key(self.destination, which)
-        return [_text(i) for i in self.client.zrange(place, start, start + count - 1)]
-
     def all_ids(self) -> Iterator[str]:
         """Every id with a message or record, in no order; one added meanwhile may be missed."""
         prefix = keys.message(self.destination, "")
         pattern = prefix.replace("[", "\\[") + "*"
         for name in self.client.scan_iter(match=pattern, count=1000):
             yield _text(name)[len(prefix) :]
-
-    def container_ids(self) -> Iterator[tuple[str, str]]:
-        """(container, id) of every place in every container: what ``audit --deep`` walks."""
-        for shelf, name in (("dead", "dead"), ("parked", "parked"), ("scheduled", "s")):
-            yield from self._members(shelf, self.client.zscan_iter(self._key(name), count=1000))
-        for prio in "012":
-            for tenant in self.client.zrange(self._key(f"t:{prio}"), 0, -1):
-                place = self._key(f"r:{prio}:{_text(tenant)}")
-                yield from self._members("ready", self.client.zscan_iter(place, count=1000))
-        for nonce in self.client.zrange(self._key("batches"), 0, -1):
-            for member in self.client.smembers(self._key(f"b:{_text(nonce)}")):
-                yield "leased", _text(member)
-
-    @staticmethod
-    def _members(shelf: str, items: Iterable[Any]) -> Iterator[tuple[str, str]]:
-        for item in items:
-            yield shelf, _text(item[0])
 
     def _key(self, name: str) -> str:
         return keys.key(self.destination, name)
