@@ -50,7 +50,7 @@ class Held:
 
 @dataclass(frozen=True)
 class Ended:
-    """What stays of one that has. `told` are the nonces whose `sent` is accounted for."""
+    """What stays of one that has."""
 
     state: str
     nonce: str
@@ -82,7 +82,7 @@ class Model:
         self.digest, self.version = "", 0
         self.held: dict[str, Held] = {}
         self.ended: dict[str, Ended] = {}
-        self.told: dict[str, set[str]] = {}
+        self.told: dict[str, set[str]] = {}  # whose `sent`, of an ended one, is accounted for
         self.attempts: dict[str, list[Mapping[str, Any]]] = {}
         self.passes: tuple[dict[str, float], ...] = ({}, {}, {})
         self.batches: dict[str, Batch] = {}
