@@ -33,6 +33,19 @@ def started(pid: int) -> str:
     return "" if fields[0] in "ZX" else fields[19]
 
 
+def _is_hidden(pid: int) -> bool:
+    """Whether a process exists that /proc does not show (hidepid: those of other users)."""
+    if Path(f"/proc/{pid}").exists():
+        return False
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:
+        return True
+    return True
+
+
 def identity() -> dict[str, Any]:
     """This process, as others see it in a worker's facts."""
     return {
@@ -45,10 +58,13 @@ def identity() -> dict[str, Any]:
 
 def is_known_dead(facts: Mapping[str, Any]) -> bool:
     """Whether the process of these facts ran on this machine and runs no more."""
-    here = machine()
+    here, pid = machine(), facts.get("pid")
     if not here or facts.get("machine") != here or not facts.get("started"):
         return False
-    return started(int(facts.get("pid", 0))) != str(facts["started"])
+    if not isinstance(pid, int) or pid <= 0:
+        return False
+    now = started(pid)
+    return now != str(facts["started"]) and (bool(now) or not _is_hidden(pid))
 
 
 def memory_bytes() -> int:

@@ -247,9 +247,11 @@ class OutboxStore:
     def _fetch_piece(self, ids: Sequence[str], nonce: str) -> Iterator[Leased]:
         values: list[Any] = self.client.mget([keys.message(self.destination, i) for i in ids])
         for message_id, value in zip(ids, values, strict=True):
-            if value is None:
+            try:
+                head = decode(value or b"")
+            except ValueError:
+                # Gone since it was taken, or overwritten by another program: `audit --deep` tells.
                 continue
-            head = decode(value)
             if isinstance(head, Live) and head.nonce == nonce:
                 yield Leased(message_id, nonce, head, value[head.body_from :])
 

@@ -13,6 +13,8 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
+import redis.exceptions
+
 from paceline.census import Census, WorkerSeen
 from paceline.host import is_known_dead
 from paceline.names import client_name
@@ -54,7 +56,12 @@ class Reaper:
 
     def run_once(self) -> Reaped:
         """One turn. Raises RedisError."""
-        run_id = self._pinned.current_run_id()
+        try:
+            run_id = self._pinned.current_run_id()
+        except redis.exceptions.RedisError:
+            # It may stand half-way: connected to a new Redis, with the run_id of the old one.
+            self._pinned.close()
+            raise
         word, first, ambiguous = self._store.reap(run_id, self._daemon)
         buried = 0
         if self._turn % _BURY_EVERY == 0:

@@ -64,8 +64,10 @@ class Scheduler:
         """One turn. Raises RedisError."""
         promoted, due_s = self._store.promote(_MOST)
         expired = self._store.expire(_MOST)
-        high, _, _ = self._release("high")
+        high, high_why, _ = self._release("high")
         rest, why, retry_s = self._release("any")
+        if why == "idle":
+            why = high_why
         waits = {"rate": min(max(retry_s, 0.001), _CLOSED_S), "covered": _COVERED_S}
         waits |= {"window": _WINDOW_S, "idle": _IDLE_S}
         next_s = waits.get(why, _CLOSED_S)

@@ -7,6 +7,7 @@ import os
 import secrets
 import socket
 import threading
+import time
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -16,7 +17,7 @@ from paceline.dispatch import Dispatcher
 from paceline.lifecycle import Loop
 from paceline.outbox import OutboxStore
 from paceline.reaper import Reaped, Reaper
-from paceline.scheduler import Scheduler
+from paceline.scheduler import Scheduler, Turn
 from paceline.scripts import Pinned, load_library
 from paceline.settings import Destination
 from paceline.shared_config import publish
@@ -24,6 +25,9 @@ from paceline.shared_config import publish
 Part = Literal["scheduler", "reaper"]
 
 REAP_EVERY_S = 0.5
+#: Ids of jobs that expired unseen lie in RQ's queues until a worker pops them; where none does for
+#: long, they are taken out this often.
+PURGE_EVERY_S = 30.0
 _JOIN_S = 8.0
 
 log = logging.getLogger("paceline.daemon")
@@ -74,10 +78,18 @@ class DaemonService:
                 log.warning("a loop did not end in %.0f s; leaving it", _JOIN_S)
 
     def _scheduler_loop(self, store: OutboxStore, destination: Destination) -> Loop[Any]:
-        scheduler = Scheduler(store, Dispatcher(self._client, destination.name), destination.batch)
-        return Loop(
-            f"scheduler-{destination.name}", scheduler.run_once, scheduler.wait, self.stopping
-        )
+        dispatcher = Dispatcher(self._client, destination.name)
+        scheduler = Scheduler(store, dispatcher, destination.batch)
+        purge_at_s = 0.0
+
+        def step() -> Turn:
+            nonlocal purge_at_s
+            if time.monotonic() >= purge_at_s:
+                purge_at_s = time.monotonic() + PURGE_EVERY_S
+                dispatcher.purge_stale()
+            return scheduler.run_once()
+
+        return Loop(f"scheduler-{destination.name}", step, scheduler.wait, self.stopping)
 
     def _reaper_loop(self, store: OutboxStore, destination: Destination) -> Loop[Any]:
         reaper = Reaper(store, Pinned(self._client), self._name)

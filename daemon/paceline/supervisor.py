@@ -55,11 +55,14 @@ class Supervisor:
 
     def run(self) -> None:
         """Starts all, the last group first, and keeps them until ``stopping`` is set."""
-        for group in reversed(self._groups):
-            for child in group:
-                self._start(child)
         try:
-            while not self.stopping.wait(_LOOK_S):
+            for group in reversed(self._groups):
+                for child in group:
+                    self._start(child)
+            while not self.stopping.is_set():
+                # Not a wait on the event: a signal's handler that interrupts this very thread
+                # in it could not set it.
+                time.sleep(_LOOK_S)
                 self.run_once()
         finally:
             self._stop_all()
@@ -88,11 +91,18 @@ class Supervisor:
         return started
 
     def _start(self, child: Child) -> None:
-        # Its own session: Ctrl-C in the terminal reaches only us, and we stop them in order.
-        child.process = subprocess.Popen(  # noqa: S603 - our own command line
-            child.command, env=self._environ, start_new_session=True, stdin=subprocess.DEVNULL
-        )
         child.started_s = time.monotonic()
+        try:
+            # Its own session: Ctrl-C in the terminal reaches only us, and we stop them in order.
+            child.process = subprocess.Popen(  # noqa: S603 - our own command line
+                child.command, env=self._environ, start_new_session=True, stdin=subprocess.DEVNULL
+            )
+        except OSError as error:
+            # No memory, no process id left: the others run on.
+            child.again_s = child.started_s + child.wait_s
+            log.error("%s cannot be started: %s; again in %.0f s", child.name, error, child.wait_s)
+            child.wait_s = min(child.wait_s * 2, _MOST_S)
+            return
         log.info("%s started, pid %d", child.name, child.process.pid)
 
     def _stop_all(self) -> None:

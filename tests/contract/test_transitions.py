@@ -716,3 +716,15 @@ def test_a_foreign_list_of_attempts_stalls_neither_settle_nor_reap(post: Post) -
     assert post.settle("m1", taken.nonce, "retry", record={"a": 1}) == "ok"
     post.reap(after_s=11)
     assert post.state("m0") == "scheduled"
+
+
+def test_what_comes_back_unsent_does_not_count_against_the_pace_of_releases(post: Post) -> None:
+    post.put_many("m", 400)
+    for _ in range(2):  # the whole burst of 200, taken and given back as after a hold
+        assert post.store.release("any", 100, 10.0, f"inv-{next(post._names)}").count == 100
+    assert post.store.release("any", 100, 10.0, "too-soon").why == "rate"
+    for _ in range(2):
+        taken = post.take(100)
+        for message_id in taken.sizes:
+            post.settle(message_id, taken.nonce, "back")
+    assert post.store.release("any", 100, 10.0, "after").count == 100

@@ -252,6 +252,10 @@ class Model:
         self.invitations[invitation] = Invitation(lane, n, now + lease_us)
         return n, "released"
 
+    def _credit_releases(self, count: int) -> None:
+        if "rel_level" in self.gate:
+            self.gate["rel_level"] += count
+
     def promote(self, now: int, most: int) -> tuple[int, int | None]:
         due = sorted(self.in_state("scheduled"), key=lambda m: (m.due, m.id))
         chosen = [m for m in due if m.due <= now][:most]
@@ -304,6 +308,7 @@ class Model:
         if idle:
             self._wake()
         self.n.update(reaped=back + ambiguous, ambiguous_reaped=ambiguous, returned=back)
+        self._credit_releases(back)
         return "reaped", back, ambiguous
 
     def _ambiguous(self, m: Held, now: int, worker: str) -> None:
@@ -503,6 +508,7 @@ class Model:
             self._leave(m)
             self._to_ready(m)
             self.n["returned"] += 1
+            self._credit_releases(1)
         if s.action == "throttled":
             self._throttle(now, round(s.delay_s * 1e6), s.begun_us)
         if s.action == "held":

@@ -1,4 +1,4 @@
-"""The ledger: what is written is what is read, and its hashes are those of the two other witnesses."""
+"""The ledger: what is written is what is read, with the hashes that the other witnesses make."""
 
 from __future__ import annotations
 

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 import math
 
-import pytest
-
 from paceline.rehearsal.measures import (
     Sample,
     achieved,
@@ -19,7 +17,7 @@ S = 1_000_000
 
 
 def sample(at_s: float, ready: int = 1000, *, is_open: bool = True) -> Sample:
-    return Sample(round(at_s * S), ready, ready, is_open, 0)
+    return Sample(round(at_s * S), ready, 0, ready, is_open, 0)
 
 
 def test_busy_time_is_joined_and_begins_with_the_first_request() -> None:
@@ -41,27 +39,18 @@ def test_too_few_ready_messages_are_no_busy_time() -> None:
 
 def test_the_rate_counts_requests_in_the_spans_alone() -> None:
     arrivals = [0, 1, S - 1, S, 3 * S, 3 * S + 5]
-    found = achieved(arrivals, [(0, S), (3 * S, 4 * S)], rate=2, bucket=0)
-    assert (found.busy_s, found.requests, found.rate) == (2.0, 5, 2.5)
-    assert found.share == 5 / 4
+    found = achieved(arrivals, [(0, S), (3 * S, 4 * S)], rate=3)
+    assert (found.busy_s, found.requests, found.counted, found.rate) == (2.0, 5, 5.0, 2.5)
+
+
+def test_catching_up_after_a_hold_does_not_hide_a_loss() -> None:
+    slow, fast = range(0, S, S // 80), range(2 * S, 3 * S, S // 200)
+    found = achieved([*slow, *fast], [(0, S), (2 * S, 3 * S)], rate=100)
+    assert (found.requests, found.counted, found.rate) == (280, 180.0, 90.0)
 
 
 def test_without_busy_time_there_is_no_rate() -> None:
-    found = achieved([1, 2, 3], [], rate=100, bucket=140)
-    assert found.rate is None
-    assert found.share is None
-
-
-@pytest.mark.parametrize(
-    ("bucket", "idle_s", "next_s", "filled"),
-    [(140, 1, 100, 100), (140, 5, 100, 140), (140, 5, 2, 40), (0, 5, 100, 0)],
-)
-def test_what_filled_the_bucket_during_a_hold_was_offered_too(
-    bucket: int, idle_s: int, next_s: int, filled: int
-) -> None:
-    spans = [(0, S), ((1 + idle_s) * S, (1 + idle_s + next_s) * S)]
-    found = achieved([], spans, rate=100, bucket=bucket)
-    assert found.offered == pytest.approx(100 * (1 + next_s) + filled)
+    assert achieved([1, 2, 3], [], rate=100).rate is None
 
 
 def test_excess_by_window() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
@@ -14,17 +15,14 @@ from paceline.errors import PayloadError
 from paceline.outbox import Leased, Permit, Settlement
 from paceline.version import __version__
 from paceline_workers.gate import CalledOff, WireGate
-from paceline_workers.outcome import (
-    Outcome,
-    Reply,
-    dispose,
-    judge_failure,
-)
+from paceline_workers.outcome import Kind, Outcome, Reply, dispose, judge_failure
 from paceline_workers.providers.base import Profile, RenderedRequest
 from paceline_workers.transports.adapter import GatedAdapter, GatedRequest
 from paceline_workers.transports.connection import TransportError
 
 _EXCERPT_BYTES = 2048
+
+log = logging.getLogger("paceline.delivery")
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,10 +76,11 @@ class Delivery:
             return due_s
 
         request = self._request(leased, rendered, gate)
+        cause = ""
         try:
             response = self._session.send(request, allow_redirects=False)
         except TransportError as error:
-            outcome = judge_failure(error.failure)
+            outcome, cause = judge_failure(error.failure), error.failure.cause
         except CalledOff as off:
             if off.verdict == "gone":
                 return None
@@ -90,8 +89,22 @@ class Delivery:
             reply = Reply(
                 response.status_code, response.headers, response.content, request.truncated
             )
-            outcome = self._profile.judge(reply, self._clock.wall_s())
-        return self._settlement(leased, outcome, permits[0] if permits else None, request)
+            outcome = self._judge(leased, reply)
+        label = f"{outcome.kind}:{outcome.status if outcome.status is not None else cause}"
+        return self._settlement(leased, outcome, label, permits[0] if permits else None, request)
+
+    def _judge(self, leased: Leased, reply: Reply) -> Outcome:
+        try:
+            return self._profile.judge(reply, self._clock.wall_s())
+        except Exception as error:
+            # A defect of ours. What the reply meant is not known: the provider may have acted.
+            log.exception("message %s: its reply could not be judged", leased.id)
+            return Outcome(
+                kind=Kind.AMBIGUOUS,
+                reason=f"internal: {type(error).__name__}",
+                status=reply.status,
+                body=reply.body[:_EXCERPT_BYTES],
+            )
 
     def _request(
         self, leased: Leased, rendered: RenderedRequest, gate: Callable[[], float]
@@ -103,7 +116,12 @@ class Delivery:
         return GatedRequest(rendered.method, self._route.url, headers, rendered.body, gate)
 
     def _settlement(
-        self, leased: Leased, outcome: Outcome, permit: Permit | None, request: GatedRequest
+        self,
+        leased: Leased,
+        outcome: Outcome,
+        label: str,
+        permit: Permit | None,
+        request: GatedRequest,
     ) -> Settlement:
         decision = dispose(outcome, leased.head.tries, self._profile.policy, self._rand())
         delay_s = decision.delay_s
@@ -111,7 +129,6 @@ class Delivery:
             # The provider named no time: the wait doubles with each refusal that the whole
             # destination meets, which only the script knows.
             delay_s = 0.0
-        label = f"{outcome.kind}:{outcome.status if outcome.status is not None else outcome.reason}"
         record: dict[str, Any] = {
             "outcome": str(outcome.kind),
             "action": decision.action,

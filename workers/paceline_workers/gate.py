@@ -18,6 +18,7 @@ import redis.exceptions
 from paceline.clock import Clock
 from paceline.outbox import Leased, OutboxStore, Permit
 from paceline.scripts import Pinned
+from paceline_workers.outage import Outage
 
 #: A closed destination that opens within this is waited for with the connection in hand.
 PATIENCE_S = 0.5
@@ -26,6 +27,8 @@ _REDIS_AWAY_S = 0.2
 _ASK_AGAIN_S = 0.25
 
 log = logging.getLogger("paceline.gate")
+#: Of all gates of this process.
+outage = Outage(log, "begin")
 
 
 class CalledOff(Exception):
@@ -77,11 +80,13 @@ class WireGate:
 
     def _ask(self, leased: Leased) -> Permit | None:
         try:
-            return self._store.begin(self._pinned, leased.id, leased.nonce)
+            permit = self._store.begin(self._pinned, leased.id, leased.nonce)
         except redis.exceptions.RedisError as error:
-            log.warning("begin: Redis does not answer: %s", error)
+            outage.note(error)
             self._pinned.close()
             return None
+        outage.over()
+        return permit
 
     def close(self) -> None:
         """Closes the gate's connection."""

@@ -10,6 +10,7 @@ from typing import Any
 import redis.exceptions
 
 from paceline.outbox import OutboxStore
+from paceline_workers.outage import Outage
 from paceline_workers.sender import Sender
 from paceline_workers.transports.pool import ConnectionPool
 
@@ -50,9 +51,10 @@ class Heartbeat:
     def run_once(self) -> dict[str, int]:
         """One beat. Raises RedisError. Returns {"allowance", "renewed", "lost"}."""
         self._pool.trim()
-        share = self._store.slots(
-            "beat", self._worker, self._pool.open_connections, dict(self._facts())
-        )
+        # All that may be opened before the answer is acted on counts as open: a share that shrinks
+        # is the others' only when this worker has said, a beat later, that it keeps to it.
+        claimed = max(self._pool.limit, self._pool.open_connections)
+        share = self._store.slots("beat", self._worker, claimed, dict(self._facts()))
         if share.allowance != self._pool.limit:
             log.info(
                 "connections: %d of the account's, %d workers live",
@@ -68,11 +70,16 @@ class Heartbeat:
         return {"allowance": share.allowance, "renewed": len(nonces), "lost": len(lost)}
 
     def _run(self) -> None:
+        outage = Outage(log, "heartbeat")
         while not self._stop.wait(self._period_s):
             try:
                 self.run_once()
+                outage.over()
             except redis.exceptions.RedisError as error:
-                log.warning("heartbeat: Redis does not answer: %s", error)
+                outage.note(error)
+            except Exception:
+                # Without it all leases run out, with the messages on the wire.
+                log.exception("heartbeat: unexpected error; going on")
 
     def stop(self) -> None:
         """Ends the thread and says farewell: slots are free at once."""

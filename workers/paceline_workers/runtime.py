@@ -34,6 +34,7 @@ from paceline_workers import jobs
 from paceline_workers.delivery import Delivery, Route
 from paceline_workers.gate import WireGate
 from paceline_workers.heartbeat import Heartbeat
+from paceline_workers.outage import Outage
 from paceline_workers.pending import PendingQueue
 from paceline_workers.providers.registry import build
 from paceline_workers.sender import Sender
@@ -47,7 +48,7 @@ from paceline_workers.worker import PacelineWorker
 #: What the sender's queue holds, in seconds of the rate: the later a message is taken, the longer
 #: its priority, its cancel and a pause can act.
 QUEUE_S = 0.25
-_TAKE_TRIES = 3
+_TAKE_AGAIN_S = 0.2
 
 log = logging.getLogger("paceline.worker")
 
@@ -77,6 +78,7 @@ class WorkerRuntime:
         self._client = connect(redis_url, name=label)
         self.store = OutboxStore(self._client, destination.name)
         self._facts_pin = Pinned(self._client)
+        self._outage = Outage(log, "take")
         self._watchdog = Watchdog(self._clock.monotonic_s)
         self._pool = self._make_pool()
         self._sender = self._make_sender()
@@ -129,9 +131,14 @@ class WorkerRuntime:
         return lost
 
     def stop(self) -> None:
-        """Asks ``run`` to end. May be called from a signal handler."""
-        self.stopping.set()
-        self._rq.nudge()
+        """Asks ``run`` to end. May be called from a signal handler: on a thread of its own, for
+        an Event cannot be set by a handler that interrupted its own thread waiting for it."""
+
+        def ask() -> None:
+            self.stopping.set()
+            self._rq.nudge()
+
+        threading.Thread(target=ask, name="stop", daemon=True).start()
 
     # -- the job ----------------------------------------------------------------------------
 
@@ -146,19 +153,26 @@ class WorkerRuntime:
         try:
             return self._sender.accept(taken.nonce, taken.sizes, self._fetch(taken))
         except redis.exceptions.RedisError as error:
-            log.warning("fetch: Redis went away: %s; unfetched messages come back by lease", error)
+            log.warning("fetch: Redis went away: %s; what was not fetched is given back", error)
             return 0
 
     def _take(self, count: int, lane: Lane, invitation: str) -> Taken | None:
         nonce = new_nonce()
-        for _ in range(_TAKE_TRIES):
+        while True:
             try:
-                return self.store.take(self.name, nonce, count, lane, invitation)
-            except redis.exceptions.ConnectionError as error:
-                # The answer may have been lost, not the call: the same nonce gets the same batch.
-                log.warning("take: Redis does not answer: %s", error)
-                self.stopping.wait(0.2)
-        return None
+                taken = self.store.take(self.name, nonce, count, lane, invitation)
+            except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
+                # The answer may have been lost, not the call: the same nonce gets the same batch,
+                # and if nobody asked again it would wait for its lease to run out.
+                self._outage.note(error)
+            except redis.exceptions.RedisError as error:
+                log.warning("take: Redis refuses: %s", error)
+                return None
+            else:
+                self._outage.over()
+                return taken
+            if self.stopping.wait(_TAKE_AGAIN_S):
+                return None
 
     def _fetch(self, taken: Taken) -> Iterator[Leased]:
         yield from self.store.fetch(taken)
@@ -218,11 +232,19 @@ class WorkerRuntime:
             stopping=self.stopping,
         )
 
+    def _run_id(self) -> str:
+        try:
+            return self._facts_pin.current_run_id()
+        except redis.exceptions.RedisError:
+            # Half-way through: connected to a Redis of which it has not read the run_id yet.
+            self._facts_pin.close()
+            raise
+
     def _facts(self) -> Mapping[str, Any]:
         return {
             **identity(),
             "version": __version__,
-            "run_id": self._facts_pin.current_run_id(),
+            "run_id": self._run_id(),
             "memory_bytes": memory_bytes(),
             "connections": self._pool.open_connections,
             "connection_counts": dict(self._pool.counts),

@@ -21,7 +21,7 @@ from paceline_workers.delivery import Delivery
 from paceline_workers.gate import CalledOff
 from paceline_workers.pending import PendingQueue
 from paceline_workers.settler import Settler
-from paceline_workers.transports.pool import ConnectionPool
+from paceline_workers.transports.pool import ConnectionPool, NoRoom
 
 _POLL_S = 0.25
 #: After a close of unknown length the destination is looked at again so often.
@@ -91,25 +91,27 @@ class Sender:
     def accept(self, nonce: str, ids: Iterable[str], messages: Iterable[Leased]) -> int:
         """Takes a batch over; returns, when the last message is in the queue, how many are.
 
-        ``ids`` are all ids leased under ``nonce``; those that ``messages`` does not yield (they
-        left the batch meanwhile, or Redis went away) are forgotten: their lease runs out. Gives
-        the rest back when the destination closes or the worker stops. Raises what ``messages``
-        raises.
+        ``ids`` are all ids leased under ``nonce``; those that ``messages`` does not yield have left
+        the batch meanwhile. Gives the rest back when the destination closes, when the worker stops,
+        and when ``messages`` raises; raises that then.
         """
+        missing = dict.fromkeys(ids)
         with self._lock:
-            self._batches[nonce] = _Batch(set(ids))
+            self._batches[nonce] = _Batch(set(missing))
         accepted = 0
-        missing = set(self._batches[nonce].ids)
         try:
             for leased in messages:
-                missing.discard(leased.id)
+                del missing[leased.id]
                 if self._hand_over(leased):
                     accepted += 1
                 else:
-                    self._give_back(leased)
-        finally:
+                    self._give_back(leased.id, nonce)
+        except BaseException:
             for message_id in missing:
-                self._drop_from_batch(nonce, message_id)
+                self._give_back(message_id, nonce)
+            raise
+        for message_id in missing:
+            self._drop_from_batch(nonce, message_id)
         return accepted
 
     def _hand_over(self, leased: Leased) -> bool:
@@ -173,9 +175,11 @@ class Sender:
         try:
             settlement = delivery.deliver(leased, on_wire)
         except CalledOff as off:
-            self._give_back(leased)
+            self._give_back(leased.id, leased.nonce)
             if off.verdict == "closed":
                 self._close_for(off.reopens_s, off.what)
+        except NoRoom:
+            self._give_back(leased.id, leased.nonce)
         except Exception as error:
             log.exception("message %s: delivery failed unexpectedly", leased.id)
             self._settle_defect(delivery, leased, error)
@@ -216,11 +220,11 @@ class Sender:
         self._closed_until_s = self._clock.monotonic_s() + wait_s
         waiting = self._queue.drain()
         for leased in waiting:
-            self._give_back(leased)
+            self._give_back(leased.id, leased.nonce)
         log.info("destination closed (%s): gave %d messages back", what, len(waiting) + 1)
 
-    def _give_back(self, leased: Leased) -> None:
-        self.settler.put(Settlement(id=leased.id, nonce=leased.nonce, action="back"))
+    def _give_back(self, message_id: str, nonce: str) -> None:
+        self.settler.put(Settlement(id=message_id, nonce=nonce, action="back"))
 
     def _on_settled(self, settlements: Sequence[Settlement]) -> None:
         for settlement in settlements:
@@ -244,10 +248,10 @@ class Sender:
         end_s = self._clock.monotonic_s() + grace_s
         self._queue.close()
         for leased in self._queue.drain():
-            self._give_back(leased)
+            self._give_back(leased.id, leased.nonce)
         for thread in self._threads:
             thread.join(max(0.0, end_s - self._clock.monotonic_s()))
         for leased in self._queue.drain():
-            self._give_back(leased)
+            self._give_back(leased.id, leased.nonce)
         self._pool.close()
         return self.settler.close(max(1.0, end_s - self._clock.monotonic_s()))

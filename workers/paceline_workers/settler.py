@@ -13,11 +13,13 @@ from collections.abc import Callable, Sequence
 import redis.exceptions
 
 from paceline.outbox import OutboxStore, Settlement
+from paceline_workers.outage import Outage
 
 MOST_IN_ONE_CALL = 64
 #: Settlements are gathered for this long: one call, one fsync, for all of them.
 GATHER_S = 0.008
 _RETRY_S = 0.2
+_BACK_GRACE_S = 2.0
 
 log = logging.getLogger("paceline.settler")
 
@@ -32,7 +34,7 @@ class Settler:
         self._changed = threading.Condition()
         self._closing = False
         self._abandon = threading.Event()
-        self._pause = threading.Event()  # never set: a sleep that `close` need not wait for
+        self._outage = Outage(log, "settle")
         self._thread = threading.Thread(target=self._run, name="settler", daemon=True)
 
     def start(self) -> None:
@@ -50,44 +52,79 @@ class Settler:
         return len(self._waiting)
 
     def close(self, grace_s: float) -> int:
-        """Settles what waits, for at most ``grace_s``. Returns how many could not be: their leases
-        run out, and what was begun becomes ambiguous."""
+        """Settles what waits, for at most ``grace_s``; what merely goes back to its place is not
+        worth more than a moment of it, for a lease that runs out does the same. Returns how many
+        could not be: their leases run out, and what was begun becomes ambiguous."""
         with self._changed:
             self._closing = True
             self._changed.notify()
-        self._thread.join(grace_s)
+        self._thread.join(min(grace_s, _BACK_GRACE_S))
+        if any(settlement.action != "back" for settlement in self._waiting[:]):
+            self._thread.join(max(0.0, grace_s - _BACK_GRACE_S))
         self._abandon.set()
         return len(self._waiting)
 
     def _run(self) -> None:
-        while True:
-            with self._changed:
-                self._changed.wait_for(lambda: self._waiting or self._closing)
-                if not self._waiting:
-                    return
-                if not self._closing and len(self._waiting) < MOST_IN_ONE_CALL:
-                    self._changed.wait_for(
-                        lambda: self._closing or len(self._waiting) >= MOST_IN_ONE_CALL, GATHER_S
-                    )
-                piece = self._waiting[:MOST_IN_ONE_CALL]
-            if not self._settle(piece):
-                return
-            with self._changed:
-                del self._waiting[: len(piece)]
-            self._settled(piece)
-
-    def _settle(self, piece: Sequence[Settlement]) -> bool:
+        most = MOST_IN_ONE_CALL
         while not self._abandon.is_set():
+            piece = self._next_piece(most)
+            if not piece:
+                return
             try:
                 words = self._store.settle(piece)
-            except redis.exceptions.RedisError as error:
-                log.warning("settle: %d outcomes wait for Redis: %s", len(self._waiting), error)
+            except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
+                self._outage.note(error)
                 self._abandon.wait(_RETRY_S)
-                continue
-            for settlement, word in zip(piece, words, strict=True):
-                if word not in ("ok", "repeat"):
-                    log.warning(
-                        "settle: %s of message %s came %s", settlement.action, settlement.id, word
-                    )
-            return True
-        return False
+            except Exception as error:  # noqa: BLE001 - told there
+                most = self._stand_aside(piece, error)
+            else:
+                self._outage.over()
+                most = min(most * 2, MOST_IN_ONE_CALL)
+                self._accept(piece, words)
+
+    def _next_piece(self, most: int) -> list[Settlement]:
+        """What is settled next; empty when all is done and the worker stops."""
+        with self._changed:
+            self._changed.wait_for(lambda: self._waiting or self._closing)
+            if not self._closing and len(self._waiting) < MOST_IN_ONE_CALL:
+                self._changed.wait_for(
+                    lambda: self._closing or len(self._waiting) >= MOST_IN_ONE_CALL, GATHER_S
+                )
+            return self._waiting[:most]
+
+    def _accept(self, piece: Sequence[Settlement], words: Sequence[str]) -> None:
+        with self._changed:
+            del self._waiting[: len(piece)]
+        for settlement, word in zip(piece, words, strict=True):
+            if word not in ("ok", "repeat"):
+                log.warning(
+                    "settle: %s of message %s came %s", settlement.action, settlement.id, word
+                )
+        self._settled(piece)
+
+    def _stand_aside(self, piece: Sequence[Settlement], error: Exception) -> int:
+        """Redis refuses the call, or it cannot even be made: by one outcome in it, or all of them
+        (a full disk, a replica). One must not hold up the others for ever: fewer are tried, and a
+        single one goes to the end of the row. Returns how many to try next."""
+        if len(piece) > 1:
+            self._outage.note(error)
+            self._abandon.wait(_RETRY_S)
+            return max(1, len(piece) // 2)
+        refused = isinstance(error, redis.exceptions.RedisError)
+        if refused:
+            self._outage.note(error)
+        else:
+            log.error(
+                "settle: the outcome of message %s cannot be told to Redis, its lease runs out",
+                piece[0].id,
+                exc_info=error,
+            )
+        with self._changed:
+            self._waiting.pop(0)
+            if refused:
+                self._waiting.append(piece[0])
+        if refused:
+            self._abandon.wait(_RETRY_S)
+        else:
+            self._settled(piece)
+        return 1

@@ -74,6 +74,14 @@ local function to_ready(m)
   return redis.call('ZADD', ring, 'NX', low, m.tenant) == 1
 end
 
+-- What comes back unsent gives its releases back, or after a hold the bucket of releases would be
+-- the brake although the one at the wire is full. (release caps the level.)
+local function credit_releases(count)
+  if count > 0 and redis.call('HEXISTS', K('gate'), 'rel_level') == 1 then
+    redis.call('HINCRBYFLOAT', K('gate'), 'rel_level', count)
+  end
+end
+
 local function from_ready(m)
   local place = K('r:' .. m.prio .. ':' .. m.tenant)
   redis.call('ZREM', place, m.id)

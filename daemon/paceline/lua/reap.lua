@@ -79,6 +79,7 @@ end
 bump('reaped', back + ambiguous)
 bump('ambiguous_reaped', ambiguous)
 bump('returned', back)
+credit_releases(back)
 write_tally()
 if wakes then
   redis.call('LPUSH', K('wake'), '1')

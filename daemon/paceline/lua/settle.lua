@@ -118,6 +118,7 @@ local function place_back(item, m)
     redis.call('LTRIM', K('wake'), 0, 3)
   end
   bump('returned')
+  credit_releases(1)
 end
 
 local function settle_other(item, m)

@@ -50,7 +50,7 @@ def rate_achieved(plan: Plan, evidence: Evidence) -> Achieved:
     """As ``measures`` defines it, from the sink's arrivals and the looks at the outbox."""
     times = sorted(arrival.wall_ns // 1000 for arrival in evidence.arrivals)
     spans = busy_spans(evidence.samples, plan.rate, times[0] if times else 0)
-    return achieved(times, spans, plan.rate, plan.burst - plan.connections)
+    return achieved(times, spans, plan.rate)
 
 
 def law_equation(census: Census) -> str:
@@ -166,14 +166,15 @@ def _pace(plan: Plan, evidence: Evidence) -> Check:
 
 def _rate(plan: Plan, evidence: Evidence) -> Check:
     net = rate_achieved(plan, evidence)
-    if net.rate is None or net.share is None:
+    if net.rate is None:
         return Check("rate", False, "there was no time with enough ready messages to measure it")
+    share = net.rate / plan.rate
     what = (
-        f"{net.rate:.1f}/s of {plan.rate:g}/s over {net.busy_s:.1f} s with messages ready: "
-        f"{net.share:.1%} of the permits offered; at least {plan.least:.0%} is asked"
+        f"{net.rate:.1f}/s of {plan.rate:g}/s ({share:.1%}) over {net.busy_s:.1f} s with messages "
+        f"ready; at least {plan.least:.0%} is asked"
     )
-    look = "is the machine busy? else the workers' logs; more connections where latency binds"
-    return Check("rate", net.share >= plan.least, what, look)
+    look = "looks.jsonl has ready and leased by time; is the machine busy? the workers' logs"
+    return Check("rate", share >= plan.least, what, look)
 
 
 def _connections(evidence: Evidence, allowed: int) -> Check:

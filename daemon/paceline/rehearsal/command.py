@@ -101,7 +101,13 @@ def _checked(parse: Callable[[str], object]) -> _Callback:
     help="Share of the rate that must be achieved while messages are ready.",
 )
 @click.option("--json", "as_json", is_flag=True, help="Print the report as JSON.")
-@click.option("--plant", type=click.Choice(["lost", "unexplained", "law", "excess"]), hidden=True)
+@click.option(
+    "--plant",
+    "plants",
+    type=click.Choice(["lost", "unexplained", "law", "excess"]),
+    multiple=True,
+    hidden=True,
+)
 def rehearse(folder: Path | None, keep: bool, as_json: bool, **asked: Any) -> int:
     """Prove the main job on real parts on this machine, with faults, and report.
 
@@ -125,7 +131,10 @@ def rehearse(folder: Path | None, keep: bool, as_json: bool, **asked: Any) -> in
             shutil.rmtree(here)
         else:
             click.echo(f"kept: {here}", err=True)
-    click.echo(json.dumps(report.as_dict(), ensure_ascii=False) if as_json else as_text(report))
+    if as_json:
+        click.echo(json.dumps(report.as_dict(), ensure_ascii=False))
+    else:
+        click.echo(as_text(report), nl=False)
     return 0 if passed else 1
 
 

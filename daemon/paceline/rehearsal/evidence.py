@@ -21,10 +21,21 @@ from paceline.sink.record import Arrival
 _LOOK_AT_ONCE = 500
 
 
+@dataclass(frozen=True, slots=True)
+class Crowd:
+    """The first moment at which only retries were left, for later: seconds since the intake began,
+    messages ended by then, CPU used by then."""
+
+    at_s: float
+    ended: int
+    cpu_s: Mapping[str, float | None]
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Evidence:
     """``exits`` and ``cpu_s`` are by process; ``elapsed_s`` is from the command's start to the
-    last process's end; ``run_s`` from the first message's intake until nothing was unfinished."""
+    last process's end; ``run_s`` from the first message's intake until nothing was unfinished.
+    ``crowd`` is None where nothing had to wait for a retry."""
 
     entries: Sequence[Entry]
     refusals: Sequence[Refusal]
@@ -36,6 +47,7 @@ class Evidence:
     taken: Taken
     cpu_s: Mapping[str, float | None]
     run_s: float
+    crowd: Crowd | None = None
     exits: Mapping[str, int] = field(default_factory=dict)
     elapsed_s: float = 0.0
 
@@ -62,3 +74,8 @@ def save_facts(facts: Mapping[str, Fact], path: Path) -> None:
         if fact.attempts or fact.state != "sent"
     ]
     path.write_bytes(msgspec.json.Encoder().encode_lines(lines))
+
+
+def save_looks(samples: Sequence[Sample], path: Path) -> None:
+    """One JSON line a look at the outbox. Raises OSError."""
+    path.write_bytes(msgspec.json.Encoder().encode_lines(samples))

@@ -15,9 +15,9 @@ is made of the spans between two looks at the outbox (about 0.1 s) in which
 Not left out: everything of Paceline's own making, whatever the reason (batches that come late,
 slow Redis, reconnects, connections that hang until their time-out).
 
-It is compared with what the bucket **offered** in busy time: rate * time, and what it filled up
-with during each interruption (at most the bucket's size), as far as a fifth more than the rate can
-use it up before the next one. Without that part the catching up after a hold would hide a loss.
+What was caught up after an interruption does not count: the bucket fills during a hold, and what is
+sent from it then would hide a loss elsewhere. So of each stretch of busy time no more is counted
+than the rate times its length.
 """
 
 from __future__ import annotations
@@ -31,8 +31,6 @@ from itertools import pairwise
 from paceline.sink.windows import excess, worst_window
 
 WINDOWS_S = (0.1, 1.0, 5.0)
-#: Connections are to be enough for 1.2 * rate * latency: the fifth is what catches up.
-HEADROOM = 0.2
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,6 +39,7 @@ class Sample:
 
     at_us: int
     ready: int
+    leased: int
     unfinished: int
     is_open: bool
     difference: int
@@ -48,21 +47,16 @@ class Sample:
 
 @dataclass(frozen=True, slots=True)
 class Achieved:
-    """``requests`` in ``busy_s``, and the permits ``offered`` in it."""
+    """In ``busy_s`` the sink saw ``requests``, of which ``counted`` are not catching up."""
 
     busy_s: float
     requests: int
-    offered: float
+    counted: float
 
     @property
     def rate(self) -> float | None:
-        """Requests per second; None where there was no busy time."""
-        return self.requests / self.busy_s if self.busy_s else None
-
-    @property
-    def share(self) -> float | None:
-        """Of what was offered; None where nothing was."""
-        return self.requests / self.offered if self.offered else None
+        """Requests counted per second; None where there was no busy time."""
+        return self.counted / self.busy_s if self.busy_s else None
 
 
 def busy_spans(samples: Sequence[Sample], rate: float, first_us: int) -> list[tuple[int, int]]:
@@ -80,19 +74,16 @@ def busy_spans(samples: Sequence[Sample], rate: float, first_us: int) -> list[tu
     return spans
 
 
-def achieved(
-    arrivals_us: Sequence[int], spans: Sequence[tuple[int, int]], rate: float, bucket: float
-) -> Achieved:
-    """What was done in the spans; ``arrivals_us`` are sorted, ``bucket`` is its size."""
-    requests = sum(
-        bisect_left(arrivals_us, end) - bisect_left(arrivals_us, start) for start, end in spans
-    )
-    busy_s = sum(end - start for start, end in spans) / 1e6
-    filled = 0.0
-    for (_, before), (start, end) in pairwise(spans):
-        idle_s, next_s = (start - before) / 1e6, (end - start) / 1e6
-        filled += min(bucket, rate * idle_s, rate * HEADROOM * next_s)
-    return Achieved(busy_s, requests, rate * busy_s + filled)
+def achieved(arrivals_us: Sequence[int], spans: Sequence[tuple[int, int]], rate: float) -> Achieved:
+    """What was done in the spans; ``arrivals_us`` are sorted."""
+    busy_s, requests, counted = 0.0, 0, 0.0
+    for start, end in spans:
+        seen = bisect_left(arrivals_us, end) - bisect_left(arrivals_us, start)
+        length_s = (end - start) / 1e6
+        busy_s += length_s
+        requests += seen
+        counted += min(seen, rate * length_s)
+    return Achieved(busy_s, requests, counted)
 
 
 def excesses(arrivals_ns: Sequence[int], rate: float, burst: float) -> dict[str, float]:

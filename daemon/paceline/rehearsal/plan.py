@@ -31,7 +31,7 @@ _DEEPEST = 20
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Plan:
     """One rehearsal. ``wait_503_s`` None keeps the profile's own; ``least`` is the share of the
-    rate that must be achieved; ``plant`` is what the run must find wrong."""
+    rate that must be achieved; ``plants`` is what the run must find wrong."""
 
     messages: int = 3000
     rate: float = 100.0
@@ -44,7 +44,7 @@ class Plan:
     wait_503_s: tuple[float, float] | None = None
     within_s: float = 120.0
     least: float = 0.97
-    plant: Plant | None = None
+    plants: tuple[Plant, ...] = ()
 
 
 def config_text(plan: Plan, redis_url: str, sink_url: str) -> str:

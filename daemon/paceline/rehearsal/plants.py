@@ -24,13 +24,13 @@ from paceline.rehearsal.stage import Stage
 
 def before_intake(plan: Plan, store: OutboxStore) -> None:
     """For ``lost`` the destination is paused: the message must still be in its place."""
-    if plan.plant == "lost":
+    if "lost" in plan.plants:
         store.hold("pause", why="a loss is being planted", who="rehearsal")
 
 
 def after_intake(plan: Plan, store: OutboxStore, drafts: Sequence[Draft]) -> None:
     """Plants what is planted among waiting messages."""
-    if plan.plant == "lost":
+    if "lost" in plan.plants:
         victim = next(draft for draft in reversed(drafts) if draft.kind == "good")
         store.client.delete(keys.message(DESTINATION, victim.id))
         store.hold("resume", who="rehearsal")
@@ -38,14 +38,14 @@ def after_intake(plan: Plan, store: OutboxStore, drafts: Sequence[Draft]) -> Non
 
 def after_senders(plan: Plan, stage: Stage, drafts: Sequence[Draft]) -> None:
     """Plants what is planted when the senders have stopped."""
-    if plan.plant == "law":
+    if "law" in plan.plants:
         stage.store.client.hincrby(keys.key(DESTINATION, "n"), "sent", 1)
-    elif plan.plant == "unexplained":
+    if "unexplained" in plan.plants:
         stage.sink.be_well()
         seen = Counter(arrival.id for arrival in stage.sink.arrivals())
         once = next(draft for draft in drafts if draft.kind == "good" and seen[draft.id] == 1)
         stage.sink.post([(once.id, _body(stage, once))])
-    elif plan.plant == "excess":
+    if "excess" in plan.plants:
         stage.sink.be_well()
         rejected = next(draft for draft in drafts if draft.kind == "bad-address")
         body = _body(stage, rejected)

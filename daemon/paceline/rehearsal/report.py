@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Mapping, Sequence
 from dataclasses import asdict, dataclass
 from typing import Any
@@ -11,6 +12,8 @@ from paceline.rehearsal.evidence import Evidence
 from paceline.rehearsal.measures import excesses, histogram_quantile_s, quantile
 from paceline.rehearsal.plan import Plan
 from paceline.rehearsal.reconcile import Findings
+
+_IDLE_S = 5.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,7 +52,7 @@ def figures(
         for arrival in arrivals
         if arrival.answered_ns is not None
     ]
-    counters = census.counters
+    counters, crowd = census.counters, evidence.crowd
     first_s = arrivals[0].wall_ns / 1e9 if arrivals else None
     begun_s = evidence.samples[0].at_us / 1e6 if evidence.samples else None
     return {
@@ -85,7 +88,6 @@ def figures(
         "rate": {
             "asked_per_s": plan.rate,
             "achieved_per_s": net.rate,
-            "share_of_offered": net.share,
             "busy_s": net.busy_s,
             "requests_in_busy_time": net.requests,
             "first_request_after_s": first_s - begun_s if first_s and begun_s else None,
@@ -97,7 +99,9 @@ def figures(
             "outbox_p50_at_most": _ms(histogram_quantile_s(census.histogram, "api", 0.50)),
             "outbox_p99_at_most": _ms(histogram_quantile_s(census.histogram, "api", 0.99)),
         },
-        "cpu_ms_per_message": _cpu(evidence),
+        "cpu_ms_per_message": _cpu(evidence.cpu_s, len(evidence.entries)),
+        "cpu_ms_per_message_while_sending": _cpu(crowd.cpu_s, crowd.ended) if crowd else None,
+        "cpu_ms_per_idle_s": _idle(evidence),
         "law": law_equation(census),
         "outcomes": dict(census.outcomes),
         "forecast": dict(forecast),
@@ -106,11 +110,11 @@ def figures(
     }
 
 
-def _cpu(evidence: Evidence) -> dict[str, float | None]:
-    count = len(evidence.entries)
+def _cpu(cpu_s: Mapping[str, float | None], count: float) -> dict[str, float | None]:
+    """Milliseconds by kind of process, for each of ``count``; None where it is not known."""
     shares: dict[str, float | None] = {}
     for part in ("daemon", "worker", "redis"):
-        seconds = [s for name, s in evidence.cpu_s.items() if name.startswith(part)]
+        seconds = [s for name, s in cpu_s.items() if name.startswith(part)]
         known = [s for s in seconds if s is not None]
         whole = len(known) == len(seconds) and count > 0
         shares[part] = sum(known) / count * 1e3 if whole else None
@@ -119,10 +123,23 @@ def _cpu(evidence: Evidence) -> dict[str, float | None]:
     return shares
 
 
+def _idle(evidence: Evidence) -> dict[str, float | None] | None:
+    """What waiting costs: CPU for each second after which only retries were left; None where there
+    were less than _IDLE_S of them."""
+    crowd = evidence.crowd
+    if crowd is None or evidence.run_s - crowd.at_s < _IDLE_S:
+        return None
+    rest: dict[str, float | None] = {}
+    for name, after in evidence.cpu_s.items():
+        before = crowd.cpu_s.get(name)
+        rest[name] = None if after is None or before is None else after - before
+    return _cpu(rest, evidence.run_s - crowd.at_s)
+
+
 def as_text(report: Report) -> str:
     """The report for a reader, ending in a line break."""
     f = report.figures
-    m, sink, rate, cpu = f["messages"], f["sink"], f["rate"], f["cpu_ms_per_message"]
+    m, sink, rate = f["messages"], f["sink"], f["rate"]
     latency, margins = f["api_latency_ms"], f["margin_by_window"]
     connections = sink["connections"]
     rows = [
@@ -144,7 +161,8 @@ def as_text(report: Report) -> str:
         (
             "rate",
             f"{_number(rate['achieved_per_s'], '.1f')}/s achieved of {rate['asked_per_s']:g}/s "
-            f"asked, over {rate['busy_s']:.1f} s with messages ready; first request after "
+            f"asked, over {rate['busy_s']:.1f} s with messages ready (retry waits and holds are "
+            f"left out); first request after "
             f"{_number(rate['first_request_after_s'], '.2f')} s",
         ),
         ("excess", ", ".join(f"{w}: {max(0.0, v):.1f}" for w, v in margins.items())),
@@ -155,11 +173,7 @@ def as_text(report: Report) -> str:
             f"the outbox's histogram p50 ≤ {_number(latency['outbox_p50_at_most'], 'g')} ms, "
             f"p99 ≤ {_number(latency['outbox_p99_at_most'], 'g')} ms",
         ),
-        (
-            "CPU a message",
-            f"{_number(cpu['total'], '.2f')} ms: daemon {_number(cpu['daemon'], '.2f')}, "
-            f"workers {_number(cpu['worker'], '.2f')}, Redis {_number(cpu['redis'], '.2f')}",
-        ),
+        ("CPU a message", _cpu_text(f)),
         (
             "connections",
             f"{connections['opened']} opened, at most {connections['max_open']} at once",
@@ -182,6 +196,22 @@ def as_text(report: Report) -> str:
     return "\n".join(lines) + "\n"
 
 
+def _cpu_text(f: Mapping[str, Any]) -> str:
+    text = _parts(f["cpu_ms_per_message"])
+    if f["cpu_ms_per_message_while_sending"]:
+        text += f"; until only retries were left {_parts(f['cpu_ms_per_message_while_sending'])}"
+    if f["cpu_ms_per_idle_s"]:
+        text += f"; after that {_parts(f['cpu_ms_per_idle_s'])} each second"
+    return text
+
+
+def _parts(cpu: Mapping[str, float | None]) -> str:
+    return (
+        f"{_number(cpu['total'], '.2f')} ms (daemon {_number(cpu['daemon'], '.2f')}, "
+        f"workers {_number(cpu['worker'], '.2f')}, Redis {_number(cpu['redis'], '.2f')})"
+    )
+
+
 def _least(report: Report) -> str:
     least, most = report.plan.wait_503_s or (30.0, 60.0)
     return f"{2 * least:g} to {2 * most:g} s of waits"
@@ -192,7 +222,8 @@ def _over(count: float, seconds: float) -> float:
 
 
 def _ms(seconds: float | None) -> float | None:
-    return None if seconds is None else seconds * 1e3
+    # Beyond the histogram's last slot there is no upper bound to tell, nor can JSON tell infinity.
+    return None if seconds is None or math.isinf(seconds) else seconds * 1e3
 
 
 def _number(value: float | None, form: str) -> str:

@@ -13,7 +13,7 @@ from paceline.client import Outbox
 from paceline.rehearsal import ledger as ledgers
 from paceline.rehearsal import plants
 from paceline.rehearsal.checks import judge
-from paceline.rehearsal.evidence import Evidence, collect_facts, save_facts
+from paceline.rehearsal.evidence import Crowd, Evidence, collect_facts, save_facts, save_looks
 from paceline.rehearsal.intake import Taken, send_all
 from paceline.rehearsal.payloads import Draft, drafts
 from paceline.rehearsal.plan import Plan, message_id, waits_twice
@@ -28,7 +28,7 @@ LEDGER = "ledger.jsonl"
 
 def rehearse(plan: Plan, folder: Path, tell: Teller) -> Report:
     """Runs it in ``folder`` (empty), and leaves there: paceline.toml, redis/, ledger.jsonl,
-    arrivals.jsonl, outbox.jsonl, report.json, and a log of each process.
+    arrivals.jsonl, outbox.jsonl, looks.jsonl, report.json, and a log of each process.
 
     Raises PartFailed, EmbeddedServerError, RedisUnavailable, RedisError, OSError. Whatever it
     raises (KeyboardInterrupt too), every process has been stopped in order.
@@ -69,8 +69,12 @@ def _perform(
     plants.before_intake(plan, stage.store)
     taken = _take_in(stage, messages, watch)
     plants.after_intake(plan, stage.store, messages)
-    while watch.look().unfinished and time.monotonic() < until_s:
+    crowd = None
+    while (sample := watch.look()).unfinished and time.monotonic() < until_s:
         stage.check()
+        if crowd is None and sample.ready == sample.leased == 0 and sample.is_open:
+            ended = taken.acknowledged - sample.unfinished
+            crowd = Crowd(time.monotonic() - began_s, ended, stage.cpu_used_s())
         watch.rest()
     run_s = time.monotonic() - began_s
     cpu_s = stage.cpu_used_s()
@@ -81,6 +85,7 @@ def _perform(
     entries, refusals = ledgers.read(stage.folder / LEDGER)
     facts = collect_facts(stage.store, [entry.id for entry in entries])
     save_facts(facts, stage.folder / "outbox.jsonl")
+    save_looks(watch.samples, stage.folder / "looks.jsonl")
     return Evidence(
         entries=entries,
         refusals=refusals,
@@ -92,6 +97,7 @@ def _perform(
         taken=taken,
         cpu_s=cpu_s,
         run_s=run_s,
+        crowd=crowd,
     )
 
 

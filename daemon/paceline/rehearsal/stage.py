@@ -1,7 +1,7 @@
 """The stage: Redis, sink, daemon and workers, each a process of its own, in one folder.
 
-Started in this order, each when the one before is ready; stopped the other way round: workers
-first, while daemon and Redis still serve them, then the daemon, the sink, Redis. Whatever happens
+Started in this order, daemon and workers at once; stopped the other way round: workers first, while
+daemon and Redis still serve them, then the daemon, the sink, Redis. Whatever happens
 in between, leaving the ``with`` block stops what still runs, in that order.
 """
 
@@ -81,11 +81,10 @@ class Stage:
         environ = self._environ(url)
         arguments = ["--config", str(config)]
         self._daemon = self._part("daemon", ["daemon", *arguments], environ)
-        self._until(lambda: self.store.intake_rules()[0] is not None, "publish the configuration")
         for number in range(1, self._plan.workers + 1):
             name = f"worker-{number}"
             self._workers.append(self._part(name, ["worker", DESTINATION, *arguments], environ))
-        self._until(self._all_live, "register all workers")
+        self._until(self._all_live, "announce itself in Redis, or the daemon did not,")
         self._cpu_before = self._cpu_now()
 
     def _start_sink(self) -> None:
@@ -94,7 +93,8 @@ class Stage:
         arguments += ["--faults", self._plan.faults, "--latency", self._plan.latency]
         arguments += ["--seed", str(self._plan.seed)]
         arguments += ["--record", str(self.folder / "arrivals.jsonl")]
-        self._sink = self._part("sink", arguments, dict(os.environ))
+        environ = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
+        self._sink = self._part("sink", arguments, environ)
         self._until(port_file.exists, "listen")
         self.sink = SinkClient(port_file.read_text("utf-8").strip())
 

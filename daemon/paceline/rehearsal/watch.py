@@ -32,6 +32,7 @@ class Watch:
         sample = Sample(
             census.now_us,
             census.law["ready"],
+            census.law["leased"],
             census.unfinished,
             census.closed() is None,
             census.difference,

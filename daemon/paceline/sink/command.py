@@ -196,6 +196,7 @@ async def _serve(settings: SinkSettings, port_file: Path | None) -> Report:
             "give --record a path that can be written"
         ) from exc
     loop = asyncio.get_running_loop()
+    _watch_parent(loop, stop)
     for signum in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(signum, stop.set)
     try:
@@ -219,6 +220,20 @@ async def _serve(settings: SinkSettings, port_file: Path | None) -> Report:
             f"stopped by a failure inside the sink: {sink.failure!r}; the record ends there"
         ) from sink.failure
     return sink.report()
+
+
+def _watch_parent(loop: asyncio.AbstractEventLoop, stop: asyncio.Event) -> None:
+    """Stops the sink when the process that started it, and said so, is gone."""
+    named = os.environ.get("PACELINE_PARENT")
+
+    def look() -> None:
+        if str(os.getppid()) != named:
+            stop.set()
+        else:
+            loop.call_later(1.0, look)
+
+    if named:
+        look()
 
 
 def _write_port_file(path: Path, address: str) -> None:

@@ -12,19 +12,20 @@ One adapter is shared by all sender threads, each with its own Session.
 from __future__ import annotations
 
 import http.client
-import ssl
+import socket
+import struct
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any
 
 import requests
-import urllib3.connection
 import urllib3.exceptions
 from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
 from urllib3.response import BaseHTTPResponse
 
 from paceline_workers.outcome import Failure
-from paceline_workers.transports.connection import Link, TransportError
+from paceline_workers.transports.connection import Link, TransportError, is_readable
 from paceline_workers.transports.pool import ConnectionPool
 from paceline_workers.transports.watchdog import Watchdog
 
@@ -34,6 +35,8 @@ REPLY_BYTES = 256 * 1024
 STALE_PERMIT_S = 0.1
 
 Gate = Callable[[], float]
+
+_NO_REPLY = (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError)
 
 
 class GatedRequest(requests.PreparedRequest):
@@ -63,8 +66,8 @@ class GatedAdapter(BaseAdapter):
     """Sends GatedRequests over a ConnectionPool.
 
     ``monotonic_s`` measures latency and the total deadline, ``elapsed_s`` (which runs through
-    suspends) the age of a permit. Raises TransportError for a request without a reply, and what
-    the gate raises.
+    suspends) the age of a permit. Raises TransportError for a request without a reply, NoRoom where
+    no connection may be opened any more, and what the gate raises.
     """
 
     def __init__(
@@ -118,68 +121,123 @@ class GatedAdapter(BaseAdapter):
                 return link
 
     def _exchange(self, request: GatedRequest, link: Link) -> requests.Response:
-        conn = link.http
-        assert conn.sock is not None
+        sock = link.http.sock
+        assert sock is not None
+        before = _acked_bytes(sock)
         request.wire_s = self._monotonic_s()
-        guarded = self._watchdog.guard(conn.sock, request.wire_s + self._total_timeout_s)
+        guarded = self._watchdog.guard(sock, request.wire_s + self._total_timeout_s)
         link.requests += 1
         try:
-            response = self._converse(request, conn, link)
+            raw = _converse(request, link)
+            body, ends_itself = _read_body(raw)
         except TransportError as error:
             if guarded.fired:
                 raise TransportError(Failure("read", "deadline", False)) from error
+            if error.failure.cause == "eof" and _is_unreceived(sock, before):
+                raise TransportError(replace(error.failure, unreceived=True)) from error
             raise
         finally:
             self._watchdog.release(guarded)
             request.latency_s = self._monotonic_s() - request.wire_s
         if guarded.fired:
-            # An answer without a length looks complete when the socket is shut down under it.
-            raise TransportError(Failure("read", "deadline", False))
-        return response
-
-    def _converse(
-        self, request: GatedRequest, conn: urllib3.connection.HTTPConnection, link: Link
-    ) -> requests.Response:
-        try:
-            conn.request(
-                request.method or "POST",
-                link.target,
-                body=request.body,
-                headers=request.headers,
-                preload_content=False,
-                decode_content=True,
-            )
-        except (BrokenPipeError, ConnectionResetError):
-            # The peer closed while we wrote; it may have answered before (413, 401). The answer,
-            # if there is one, is worth more than the error.
             link.broken = True
-        except (OSError, ssl.SSLError, http.client.HTTPException) as error:
-            raise TransportError(
-                Failure("write", _cause(error), False, str(error)[:300])
-            ) from error
-        try:
-            raw = conn.getresponse()
-            body = raw.read(REPLY_BYTES + 1)
-        except (
-            OSError,
-            ssl.SSLError,
-            http.client.HTTPException,
-            urllib3.exceptions.HTTPError,
-        ) as error:
-            raise TransportError(Failure("read", _cause(error), False, str(error)[:300])) from error
+            if not ends_itself:
+                # An answer without a length looks complete when its socket is shut down.
+                raise TransportError(Failure("read", "deadline", False))
         request.truncated = len(body) > REPLY_BYTES
         if request.truncated or not _keeps_alive(raw):
             link.broken = True
+            raw.close()
         return _response(request, raw, body[:REPLY_BYTES])
 
 
+def _converse(request: GatedRequest, link: Link) -> BaseHTTPResponse:
+    """Writes the request, reads the reply's head."""
+    unwritten: OSError | None = None
+    try:
+        link.http.request(
+            request.method or "POST",
+            link.target,
+            body=request.body,
+            headers=request.headers,
+            preload_content=False,
+            decode_content=True,
+        )
+    except OSError as error:
+        # The peer may have answered before it closed, or before it stopped reading (413, 401). The
+        # answer, if there is one, is worth more than the error.
+        link.broken = True
+        if isinstance(error, TimeoutError) and not is_readable(link.http.sock):
+            raise TransportError(Failure("write", "timeout", False, str(error)[:300])) from error
+        unwritten = error
+    try:
+        return link.http.getresponse()
+    except _NO_REPLY as error:
+        if unwritten is not None:
+            failure = Failure("write", _cause(unwritten), False, str(unwritten)[:300])
+            raise TransportError(failure) from unwritten
+        raise TransportError(Failure("read", _cause(error), False, str(error)[:300])) from error
+
+
+def _read_body(raw: BaseHTTPResponse) -> tuple[bytes, bool]:
+    """The body, and whether it says by itself where it ends."""
+    ends_itself = raw.chunked or raw.length_remaining is not None
+    try:
+        return raw.read(REPLY_BYTES + 1), ends_itself
+    except _NO_REPLY as error:
+        raise TransportError(Failure("read", _cause(error), False, str(error)[:300])) from error
+
+
+# struct tcp_info of Linux: the state, and tcpi_bytes_acked.
+_TCP_INFO_BYTES, _ACKED = 128, struct.Struct("=B119xQ")
+_CLOSE_WAIT = 8
+
+
+def _tcp_info(sock: socket.socket) -> tuple[int, int] | None:
+    """(state, bytes acknowledged by the peer); None where the platform does not tell."""
+    try:
+        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
+        state, acked = _ACKED.unpack(info)
+    except (OSError, AttributeError, struct.error):
+        return None
+    return int(state), int(acked)
+
+
+def _acked_bytes(sock: socket.socket) -> int | None:
+    info = _tcp_info(sock)
+    return None if info is None else info[1]
+
+
+def _is_unreceived(sock: socket.socket, before: int | None) -> bool:
+    """Whether the peer closed before a byte of the request had reached its system: it closed in
+    order (CLOSE_WAIT: a FIN and no reset, for after a reset the counter proves nothing) and has
+    acknowledged nothing since the write."""
+    info = _tcp_info(sock)
+    return before is not None and info == (_CLOSE_WAIT, before)
+
+
 def _keeps_alive(raw: BaseHTTPResponse) -> bool:
+    if raw.status < 200:  # 101: what follows is another protocol
+        return False
     connection = raw.headers.get("connection", "").lower()
-    return "close" not in connection and (raw.version != 10 or "keep-alive" in connection)
+    if "close" in connection or (raw.version == 10 and "keep-alive" not in connection):
+        return False
+    # A body that only ends with the connection; or one that must not be there, and may yet come.
+    length = raw.headers.get("content-length")
+    if raw.status in (204, 304):
+        return raw.status == 304 or (length in (None, "0") and not raw.chunked)
+    return length is not None or raw.chunked
+
+
+class _Final(requests.Response):
+    """Not followed, and not looked at for being followed: Session.send prepares the request after
+    a redirect even where redirects are off, and fails over what it finds there."""
+
+    is_redirect = False
 
 
 def _response(request: GatedRequest, raw: BaseHTTPResponse, body: bytes) -> requests.Response:
-    response = requests.Response()
+    response = _Final()
     response.status_code = raw.status
     response.headers = CaseInsensitiveDict(raw.headers)
     response.reason = raw.reason or ""

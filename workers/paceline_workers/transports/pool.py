@@ -1,10 +1,10 @@
 """The connections of one worker process: never more open than its share of the account's.
 
 A sender thread **enters** (one of at most `limit` busy places), checks a connection out, uses it,
-checks it in and **leaves**. Open connections, idle ones included, never exceed the limit: where a
-new one is needed and the room is taken by idle ones, an idle one goes. The limit is this worker's
-share, renewed by its heartbeat; when it shrinks, idle connections go at once and busy ones when
-they are checked in.
+checks it in and **leaves**. No connection is opened while there are as many as the limit, idle ones
+included. The limit is this worker's share, renewed by its heartbeat; when it shrinks, idle
+connections go at once and busy ones when they are checked in, and a thread that had entered before
+may find no room.
 
 Connections retire by age first (jittered, so that ten opened together are not replaced together),
 then by count of requests, then by idle time, which must stay below the peer's keep-alive. The
@@ -19,6 +19,10 @@ from collections.abc import Callable
 from dataclasses import dataclass
 
 from paceline_workers.transports.connection import Connector, Link
+
+
+class NoRoom(Exception):
+    """No connection is free and none may be opened: the share shrank after this thread entered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,7 +99,8 @@ class ConnectionPool:
     def checkout(self) -> Link:
         """A connection on which nothing is under way: an idle one, or a new one.
 
-        The caller has entered. Raises TransportError (phase connect) where none can be opened.
+        The caller has entered. Raises NoRoom; TransportError (phase connect) where none can be
+        opened.
         """
         with self._changed:
             now = self._clock()
@@ -107,6 +112,8 @@ class ConnectionPool:
                     self.counts["reused"] += 1
                     return link
                 self._close(link, why or "closed-by-peer")
+            if self._out >= self._limit:
+                raise NoRoom
             self._out += 1
             self._turn += 1
             connector = self._connectors[self._turn % len(self._connectors)]

@@ -69,7 +69,9 @@ class Watchdog:
                 guarded.fired = True
                 fired += 1
                 try:
-                    guarded.sock.shutdown(socket.SHUT_RDWR)
+                    # Not SSLSocket.shutdown: that takes the TLS layer off first, under the very
+                    # thread that may be writing: what it writes next would go out in clear.
+                    socket.socket.shutdown(guarded.sock, socket.SHUT_RDWR)
                 except OSError:
                     # Closed or reset by the peer in this very moment: its reader knows already.
                     continue
