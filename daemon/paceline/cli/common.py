@@ -7,6 +7,7 @@ import getpass
 import json
 import logging
 import os
+import signal
 import re
 import socket
 import sys
@@ -160,6 +161,27 @@ def json_option(command: F) -> F:
 def print_json(value: Any) -> None:
     """One JSON document on stdout."""
     click.echo(json.dumps(value, ensure_ascii=False, indent=2))
+
+
+@contextmanager
+def interrupts() -> Iterator[Callable[[], bool]]:
+    """Ctrl-C as a question, asked between two steps: ``was_asked()``. The second one interrupts.
+
+    Raised in the middle it may fall into a destructor, where Python swallows it, or between a
+    command and its answer, where it leaves a doubt for nothing.
+    """
+    asked = False
+
+    def note(signum: int, _: object) -> None:
+        nonlocal asked
+        asked = True
+        signal.signal(signum, signal.default_int_handler)
+
+    before = signal.signal(signal.SIGINT, note)
+    try:
+        yield lambda: asked
+    finally:
+        signal.signal(signal.SIGINT, before)
 
 
 def start_logging(*, verbose: bool = False) -> None:

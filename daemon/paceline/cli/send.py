@@ -17,6 +17,7 @@ import click
 from paceline.cli import EXIT_FAILED, EXIT_INTERRUPTED, EXIT_REDIS, EXIT_USAGE
 from paceline.cli.common import (
     Setup,
+    interrupts,
     json_option,
     on_terminal,
     open_client,
@@ -263,12 +264,13 @@ class _Run:
     def send(self) -> int:
         """Second pass: sends what the first found good. Returns the exit code."""
         try:
-            return self._send_all()
+            with interrupts() as was_asked:
+                return self._send_all(was_asked)
         except KeyboardInterrupt:
             self.summary.stopped = "interrupted"
             return EXIT_INTERRUPTED
 
-    def _send_all(self) -> int:
+    def _send_all(self, was_asked: Callable[[], bool]) -> int:
         # Relative times count from now: checking a big file took a while.
         lines = Lines(self._source, self._rules, time.time())
         piece: list[Line] = []
@@ -290,6 +292,9 @@ class _Run:
                     code = self._send_piece(piece)
                     if code:
                         return code
+                    if was_asked():
+                        self.summary.stopped = "interrupted"
+                        return EXIT_INTERRUPTED
                     advance(piece[-1].end - at)
                     at, piece, size = piece[-1].end, [], 0
                 piece.append(line)
