@@ -30,6 +30,16 @@ class PendingQueue:
     def __len__(self) -> int:
         return len(self._heap)
 
+    @property
+    def capacity(self) -> int:
+        """How many wait at most, high ones apart."""
+        return self._capacity
+
+    def holds_high(self) -> bool:
+        """Whether a high message waits."""
+        with self._room:
+            return bool(self._heap) and self._heap[0][0] == 0
+
     def put(self, leased: Leased, timeout_s: float) -> bool:
         """False when there was no room in time, or the queue is closed."""
         rank = _RANK[leased.head.priority]

@@ -14,7 +14,7 @@ import random
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from math import ceil
 from typing import Any
 
@@ -25,7 +25,7 @@ from paceline.clock import Clock
 from paceline.connect import connect
 from paceline.host import identity, memory_bytes
 from paceline.names import LANES, Lane, client_name, queue_name
-from paceline.outbox import Leased, OutboxStore, Settlement, Taken, new_nonce
+from paceline.outbox import OutboxStore, Settlement, Taken, new_nonce
 from paceline.scripts import Pinned
 from paceline.settings import Destination
 from paceline.shared_config import publish
@@ -48,6 +48,8 @@ from paceline_workers.worker import PacelineWorker
 #: What the sender's queue holds, in seconds of the rate: the later a message is taken, the longer
 #: its priority, its cancel and a pause can act.
 QUEUE_S = 0.25
+#: How often high messages are looked for while a batch is being handed to the sender.
+HIGH_EVERY_S = 0.1
 _TAKE_AGAIN_S = 0.2
 
 log = logging.getLogger("paceline.worker")
@@ -79,6 +81,7 @@ class WorkerRuntime:
         self.store = OutboxStore(self._client, destination.name)
         self._facts_pin = Pinned(self._client)
         self._outage = Outage(log, "take")
+        self._high_again_s = 0.0
         self._watchdog = Watchdog(self._clock.monotonic_s)
         self._pool = self._make_pool()
         self._sender = self._make_sender()
@@ -145,13 +148,32 @@ class WorkerRuntime:
     def take_batch(self, count: int, lane: Lane, invitation: str) -> int:
         """Carries an invitation out: takes up to ``count`` messages and hands them to the sender.
 
+        That may last, for the sender takes them as it sends them. Invitations to high messages wait
+        in RQ meanwhile; so high ones are looked for here, uninvited, while it lasts.
+
         Never raises for Redis: an invitation that fails loses nothing (what was taken without our
         knowing comes back when its lease runs out)."""
+        if lane == "high":
+            return self._carry_out(count, lane, invitation, lambda: None)
+        return self._carry_out(count, lane, invitation, self._take_high)
+
+    def _take_high(self) -> None:
+        now = self._clock.monotonic_s()
+        if now < self._high_again_s:
+            return
+        self._high_again_s = now + HIGH_EVERY_S
+        room = self._sender.room_for_high()
+        if room:
+            self._carry_out(room, "high", "", lambda: None)
+
+    def _carry_out(
+        self, count: int, lane: Lane, invitation: str, meanwhile: Callable[[], object]
+    ) -> int:
         taken = self._take(count, lane, invitation)
         if taken is None or taken.status != "batch" or not taken.sizes:
             return 0
         try:
-            return self._sender.accept(taken.nonce, taken.sizes, self._fetch(taken))
+            return self._sender.accept(taken.nonce, taken.sizes, self.store.fetch(taken), meanwhile)
         except redis.exceptions.RedisError as error:
             log.warning("fetch: Redis went away: %s; what was not fetched is given back", error)
             return 0
@@ -173,9 +195,6 @@ class WorkerRuntime:
                 return taken
             if self.stopping.wait(_TAKE_AGAIN_S):
                 return None
-
-    def _fetch(self, taken: Taken) -> Iterator[Leased]:
-        yield from self.store.fetch(taken)
 
     # -- wiring -----------------------------------------------------------------------------
 

@@ -24,6 +24,7 @@ from paceline_workers.settler import Settler
 from paceline_workers.transports.pool import ConnectionPool, NoRoom
 
 _POLL_S = 0.25
+_ROOM_POLL_S = 0.1
 #: After a close of unknown length the destination is looked at again so often.
 _LOOK_AGAIN_S = 1.0
 #: A request this long past its total deadline is lost with its thread: its lease runs out.
@@ -88,12 +89,19 @@ class Sender:
             and not self._stopping.is_set()
         )
 
-    def accept(self, nonce: str, ids: Iterable[str], messages: Iterable[Leased]) -> int:
+    def accept(
+        self,
+        nonce: str,
+        ids: Iterable[str],
+        messages: Iterable[Leased],
+        meanwhile: Callable[[], object] = lambda: None,
+    ) -> int:
         """Takes a batch over; returns, when the last message is in the queue, how many are.
 
         ``ids`` are all ids leased under ``nonce``; those that ``messages`` does not yield have left
         the batch meanwhile. Gives the rest back when the destination closes, when the worker stops,
-        and when ``messages`` raises; raises that then.
+        and when ``messages`` raises; raises that then. ``meanwhile`` is called often while there is
+        no room: the batch of a slow destination may take long.
         """
         missing = dict.fromkeys(ids)
         with self._lock:
@@ -102,7 +110,7 @@ class Sender:
         try:
             for leased in messages:
                 del missing[leased.id]
-                if self._hand_over(leased):
+                if self._hand_over(leased, meanwhile):
                     accepted += 1
                 else:
                     self._give_back(leased.id, nonce)
@@ -114,11 +122,16 @@ class Sender:
             self._drop_from_batch(nonce, message_id)
         return accepted
 
-    def _hand_over(self, leased: Leased) -> bool:
+    def _hand_over(self, leased: Leased, meanwhile: Callable[[], object]) -> bool:
         while self.is_open():
-            if self._queue.put(leased, _POLL_S):
+            meanwhile()
+            if self._queue.put(leased, _ROOM_POLL_S):
                 return True
         return False
+
+    def room_for_high(self) -> int:
+        """How many high messages may be taken beside a batch: none while some wait here."""
+        return 0 if self._queue.holds_high() else self._queue.capacity
 
     def forget(self, nonce: str) -> None:
         """A batch whose payloads could not be fetched: its lease is not renewed any more."""
@@ -188,6 +201,9 @@ class Sender:
                 self._drop_from_batch(leased.nonce, leased.id)
             else:
                 self.settler.put(settlement)
+                if settlement.action in ("throttled", "held"):
+                    # The gate closes when this is settled; what would begin until then need not.
+                    self._close_for(settlement.delay_s or None, settlement.why)
         finally:
             self._note(leased, None)
 
@@ -221,7 +237,8 @@ class Sender:
         waiting = self._queue.drain()
         for leased in waiting:
             self._give_back(leased.id, leased.nonce)
-        log.info("destination closed (%s): gave %d messages back", what, len(waiting) + 1)
+        if waiting:
+            log.info("destination closed (%s): gave %d messages back", what, len(waiting))
 
     def _give_back(self, message_id: str, nonce: str) -> None:
         self.settler.put(Settlement(id=message_id, nonce=nonce, action="back"))
