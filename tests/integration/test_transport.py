@@ -530,6 +530,23 @@ def test_a_huge_answer_is_cut_and_its_connection_closed(rig: MakeRig) -> None:
         sink.wait_closed()
 
 
+def test_an_answer_without_end_is_cut_before_any_deadline(rig: MakeRig) -> None:
+    def talk(_: Peer, it: Talk) -> None:
+        it.read_request()
+        it.send(b"HTTP/1.1 200 OK\r\nTransfer-Encoding: chunked\r\n\r\n")
+        piece = b"4000\r\n" + b"x" * 0x4000 + b"\r\n"
+        while not it.over.is_set():
+            try:
+                it.sock.sendall(piece)
+            except OSError:
+                return
+
+    with Peer(talk) as peer:
+        one = rig(peer.url)
+        assert len(one.post().content) == REPLY_BYTES
+        assert one.pool.open_connections == 0
+
+
 def test_an_answer_that_unpacks_to_a_huge_one_is_cut(rig: MakeRig) -> None:
     import gzip
 

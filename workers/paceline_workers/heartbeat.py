@@ -14,6 +14,9 @@ from paceline_workers.outage import Outage
 from paceline_workers.sender import Sender
 from paceline_workers.transports.pool import ConnectionPool
 
+#: A lease lasts at least five periods (Destination.heartbeat_s): after more it may have lapsed.
+_SILENT_BEATS = 4.5
+
 log = logging.getLogger("paceline.heartbeat")
 
 
@@ -21,6 +24,7 @@ class Heartbeat:
     """A beat each ``period_s``: ``slots`` (alive, connections), ``renew`` (leases), pool trimmed.
 
     ``facts()`` is what status shows of this worker. ``nudge`` is called when the share changed.
+    ``elapsed_s`` is a clock that runs through suspends.
     """
 
     def __init__(
@@ -33,6 +37,7 @@ class Heartbeat:
         nudge: Callable[[], None],
         *,
         period_s: float,
+        elapsed_s: Callable[[], float],
     ) -> None:
         self._store = store
         self._worker = worker
@@ -41,6 +46,8 @@ class Heartbeat:
         self._facts = facts
         self._nudge = nudge
         self._period_s = period_s
+        self._elapsed_s = elapsed_s
+        self._beat_s = elapsed_s()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -51,10 +58,15 @@ class Heartbeat:
     def run_once(self) -> dict[str, int]:
         """One beat. Raises RedisError. Returns {"allowance", "renewed", "lost"}."""
         self._pool.trim()
+        if self._elapsed_s() - self._beat_s > _SILENT_BEATS * self._period_s:
+            # Frozen, or without Redis: the lease may have lapsed, and the others may have by now
+            # what was granted before it. What is open stays; the rest is asked for anew.
+            self._pool.set_limit(min(self._pool.limit, self._pool.open_connections))
         # All that may be opened before the answer is acted on counts as open: a share that shrinks
         # is the others' only when this worker has said, a beat later, that it keeps to it.
         claimed = max(self._pool.limit, self._pool.open_connections)
         share = self._store.slots("beat", self._worker, claimed, dict(self._facts()))
+        self._beat_s = self._elapsed_s()
         if share.allowance != self._pool.limit:
             log.info(
                 "connections: %d of the account's, %d workers live",

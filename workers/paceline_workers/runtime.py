@@ -11,6 +11,7 @@ from __future__ import annotations
 import logging
 import os
 import random
+import re
 import secrets
 import socket
 import threading
@@ -23,6 +24,7 @@ import redis.exceptions
 
 from paceline.clock import Clock
 from paceline.connect import connect
+from paceline.errors import ConfigError, ConfigProblem
 from paceline.host import identity, memory_bytes
 from paceline.names import LANES, Lane, client_name, queue_name
 from paceline.outbox import OutboxStore, Settlement, Taken, new_nonce
@@ -51,6 +53,8 @@ QUEUE_S = 0.25
 #: How often high messages are looked for while a batch is being handed to the sender.
 HIGH_EVERY_S = 0.1
 _TAKE_AGAIN_S = 0.2
+#: It becomes part of Redis keys and of the names in CLIENT LIST, which take no blanks.
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
 log = logging.getLogger("paceline.worker")
 
@@ -59,7 +63,7 @@ class WorkerRuntime:
     """One worker process of one destination.
 
     ``environ`` is where secrets named by the configuration are found. ``name`` is unique among
-    live workers. Raises ConfigError (a secret is missing) when built.
+    live workers. Raises ConfigError (a secret is missing, a name cannot be used) when built.
     """
 
     def __init__(
@@ -71,6 +75,17 @@ class WorkerRuntime:
         name: str | None = None,
         clock: Clock | None = None,
     ) -> None:
+        if name is not None and not _NAME.fullmatch(name):
+            raise ConfigError(
+                [
+                    ConfigProblem(
+                        "--name",
+                        f"{name!r} cannot name a worker",
+                        "Use 1 to 128 letters, digits, dots, dashes and underscores",
+                    )
+                ],
+                source="command line",
+            )
         self.destination = destination
         self.name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.stopping = threading.Event()
@@ -101,6 +116,7 @@ class WorkerRuntime:
             self._facts,
             self._rq.nudge,
             period_s=destination.heartbeat_s,
+            elapsed_s=self._clock.elapsed_s,
         )
 
     @property
