@@ -13,8 +13,6 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
-import redis.exceptions
-
 from paceline.census import Census, WorkerSeen
 from paceline.host import is_known_dead
 from paceline.names import client_name
@@ -24,6 +22,10 @@ from paceline.scripts import Pinned
 log = logging.getLogger("paceline.reaper")
 
 _BURY_EVERY = 4
+#: A worker of another host that died together with Redis can be told from a frozen one by nothing.
+#: After so long it is taken for dead: should it wake all the same, its permits are stale, and it
+#: draws them again before it writes.
+_FORGOTTEN_S = 900.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,12 +58,7 @@ class Reaper:
 
     def run_once(self) -> Reaped:
         """One turn. Raises RedisError."""
-        try:
-            run_id = self._pinned.current_run_id()
-        except redis.exceptions.RedisError:
-            # It may stand half-way: connected to a new Redis, with the run_id of the old one.
-            self._pinned.close()
-            raise
+        run_id = self._pinned.current_run_id()
         word, first, ambiguous = self._store.reap(run_id, self._daemon)
         buried = 0
         if self._turn % _BURY_EVERY == 0:
@@ -89,4 +86,6 @@ class Reaper:
 
 
 def _is_gone(worker: WorkerSeen, run_id: str, connected: set[str]) -> bool:
+    if worker.lease_left_s < -_FORGOTTEN_S:
+        return True
     return worker.facts.get("run_id") == run_id and client_name(worker.id) not in connected

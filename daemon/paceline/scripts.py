@@ -88,8 +88,13 @@ class Pinned:
         """Connects if needed; returns the server's run_id."""
         if not self._connection.is_connected:
             self._connection.connect()
-            self._connection.send_command("INFO", "server")
-            self.run_id = _run_id(self._connection.read_response())
+            try:
+                self._connection.send_command("INFO", "server")
+                self.run_id = _run_id(self._connection.read_response())
+            except BaseException:
+                # Not half-way: connected to a new Redis, with the run_id of the old one.
+                self.close()
+                raise
         return self.run_id
 
     def current_run_id(self) -> str:

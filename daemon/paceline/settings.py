@@ -1,4 +1,4 @@
-"""The configuration: one TOML file, read into frozen values.
+"""The configuration as frozen values.
 
 ::
 
@@ -12,7 +12,7 @@
     username = "acme"
     password = { env = "MAXMD_PASSWORD" }      # or { file = "…" }
 
-`load` and `loads` report **all** that is wrong in one `ConfigError`: each problem with its dotted
+`settings_file.load` and `loads` report **all** that is wrong in one `ConfigError`: each problem with its dotted
 key, what is wrong and how to mend it. Nothing here reads the environment: secrets are revealed
 where a worker starts. Which keys there are, and what they may hold, is in `settings_tables.py`;
 what may not be combined, in `settings_checks.py`.
@@ -23,17 +23,14 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-import tomllib
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
-from pathlib import Path
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
 
 import msgspec
 
 from paceline.backoff import DEFAULT_POLICY, RetryPolicy
-from paceline.errors import ConfigError, ConfigProblem
 from paceline.secrets_ import Secret
 
 __all__ = [
@@ -43,8 +40,6 @@ __all__ = [
     "Settings",
     "SuccessRule",
     "default_batch",
-    "load",
-    "loads",
 ]
 
 # Below this a worker that is merely busy would lose what it holds.
@@ -189,43 +184,6 @@ class Settings:
     redis: RedisSettings
     destinations: Mapping[str, Destination]
     warnings: tuple[str, ...] = ()
-
-
-def load(path: str | Path) -> Settings:
-    """Read a configuration file. Raises ConfigError, also where it cannot be read."""
-    try:
-        text = Path(path).read_text(encoding="utf-8-sig")
-    except OSError as error:
-        why = error.strerror or str(error)
-        raise ConfigError(
-            [ConfigProblem("", f"cannot be read: {why}", "Name it with --config")],
-            source=str(path),
-        ) from error
-    except UnicodeDecodeError as error:
-        raise ConfigError(
-            [ConfigProblem("", f"is not UTF-8 (byte {error.start})", "Save it as UTF-8")],
-            source=str(path),
-        ) from error
-    return loads(text, source=str(path))
-
-
-def loads(text: str, *, source: str = "configuration") -> Settings:
-    """Settings from TOML. Raises ConfigError with all problems; `source` names the file in it."""
-    # Here, for these two modules build on this one's types.
-    from paceline.settings_checks import settings_from
-
-    try:
-        document = tomllib.loads(text)
-    # ValueError: a TOMLDecodeError, or what int() says of a number with 5,000 digits.
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(
-            [ConfigProblem("", f"is not TOML: {error}", "See https://toml.io")], source=source
-        ) from error
-    problems: list[ConfigProblem] = []
-    settings = settings_from(document, problems)
-    if problems or settings is None:
-        raise ConfigError(problems, source=source)
-    return settings
 
 
 def default_batch(rate: float, burst: int | None = None) -> int:

@@ -59,10 +59,7 @@ class Supervisor:
             for group in reversed(self._groups):
                 for child in group:
                     self._start(child)
-            while not self.stopping.is_set():
-                # Not a wait on the event: a signal's handler that interrupts this very thread
-                # in it could not set it.
-                time.sleep(_LOOK_S)
+            while not self.stopping.wait(_LOOK_S):
                 self.run_once()
         finally:
             self._stop_all()

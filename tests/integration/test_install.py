@@ -72,7 +72,7 @@ def test_the_command_line_names_the_extra_that_is_missing(base_python: Path) -> 
 def _configure(redis_url: str) -> None:
     from paceline.connect import connect
     from paceline.outbox import OutboxStore
-    from paceline.settings import loads
+    from paceline.settings_file import loads
     from paceline.shared_config import publish
 
     settings = loads(

@@ -295,9 +295,15 @@ def test_up_restarts_the_killed_and_stops_all(tmp_path: Path) -> None:
         until(lambda: log.read_text().count("popping from") == 3, 10, "it is replaced")
         later = _whole(up)
         assert victim not in later
+        url = attached_url(tmp_path / "data")
+        server = next(pid for pid, name in later.items() if "valkey-server" in name)
+        os.kill(server, signal.SIGKILL)
+        until(lambda: server not in _whole(up), 10, "the embedded server is replaced")
+        until(lambda: attached_url(tmp_path / "data") == url, 10, "it serves where it served")
         up.terminate()
         assert up.wait(20) == 0
         assert _alive({**family, **later}) == {}
+        assert "starting it again" in log.read_text()
         text = log.read_text()
         assert text.count("stopped") >= 2
         assert attached_url(tmp_path / "data") is None

@@ -13,7 +13,8 @@ from paceline.client import Status
 from paceline.connect import connect
 from paceline.outbox import OutboxStore
 from paceline.service import DaemonService, Part
-from paceline.settings import Destination, loads
+from paceline.settings import Destination
+from paceline.settings_file import loads
 from paceline_workers.runtime import WorkerRuntime
 from support.wait import until
 

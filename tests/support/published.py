@@ -6,7 +6,8 @@ import redis
 
 from paceline.outbox import OutboxStore
 from paceline.scripts import load_library
-from paceline.settings import Destination, loads
+from paceline.settings import Destination
+from paceline.settings_file import loads
 from paceline.shared_config import publish
 
 MAXMD_PAYLOAD = {

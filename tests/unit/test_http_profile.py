@@ -11,7 +11,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from paceline.errors import ConfigError, MessageTooLarge, PayloadError
-from paceline.settings import loads
+from paceline.settings_file import loads
 from paceline_workers.outcome import STATUSES, Kind, Outcome, Reply, judge_status
 from paceline_workers.providers.base import Profile
 from paceline_workers.providers.registry import build

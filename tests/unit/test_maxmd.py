@@ -11,7 +11,7 @@ from hypothesis import strategies as st
 
 from paceline.backoff import POLICIES
 from paceline.errors import ConfigError, MessageTooLarge, PayloadError
-from paceline.settings import loads
+from paceline.settings_file import loads
 from paceline_workers.outcome import Kind, Outcome, Reply, dispose
 from paceline_workers.providers.base import Profile
 from paceline_workers.providers.maxmd import TABLE, Row

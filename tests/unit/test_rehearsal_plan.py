@@ -12,7 +12,7 @@ from paceline.rehearsal.plan import (
     message_id,
     waits_twice,
 )
-from paceline.settings import loads
+from paceline.settings_file import loads
 from paceline.sink.faults import parse_faults
 
 

@@ -12,14 +12,8 @@ from hypothesis import strategies as st
 
 from paceline.backoff import POLICIES
 from paceline.errors import ConfigError
-from paceline.settings import (
-    Destination,
-    RedisSettings,
-    Settings,
-    default_batch,
-    load,
-    loads,
-)
+from paceline.settings import Destination, RedisSettings, Settings, default_batch
+from paceline.settings_file import load, loads
 
 MAXMD = """
 [destinations.maxmd]

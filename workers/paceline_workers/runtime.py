@@ -267,19 +267,11 @@ class WorkerRuntime:
             stopping=self.stopping,
         )
 
-    def _run_id(self) -> str:
-        try:
-            return self._facts_pin.current_run_id()
-        except redis.exceptions.RedisError:
-            # Half-way through: connected to a Redis of which it has not read the run_id yet.
-            self._facts_pin.close()
-            raise
-
     def _facts(self) -> Mapping[str, Any]:
         return {
             **identity(),
             "version": __version__,
-            "run_id": self._run_id(),
+            "run_id": self._facts_pin.current_run_id(),
             "memory_bytes": memory_bytes(),
             "connections": self._pool.open_connections,
             "connection_counts": dict(self._pool.counts),

@@ -7,8 +7,8 @@ import getpass
 import json
 import logging
 import os
-import signal
 import re
+import signal
 import socket
 import sys
 from collections.abc import Callable, Iterator
@@ -32,7 +32,8 @@ from paceline.errors import (
 )
 from paceline.logs import JsonFormatter
 from paceline.outbox import OutboxStore, known_destinations
-from paceline.settings import Destination, RedisSettings, Settings, load
+from paceline.settings import Destination, RedisSettings, Settings
+from paceline.settings_file import load
 
 if TYPE_CHECKING:
     from rich.console import Console

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import importlib
+import logging
 import os
 import signal
 import sys
@@ -15,9 +16,9 @@ import click
 import redis
 import redis.exceptions
 
-from paceline.cli.common import Setup, need_destinations, setup_options, start_logging
+from paceline.cli.common import Setup, need_destinations, redis_errors, setup_options, start_logging
 from paceline.connect import connect
-from paceline.embedded import EmbeddedServer, attached_url
+from paceline.embedded import EmbeddedServer, EmbeddedServerError, attached_url
 from paceline.errors import RedisUnavailable, UnknownDestination
 from paceline.service import DaemonService, Part
 from paceline.settings import Destination
@@ -29,6 +30,9 @@ F = TypeVar("F", bound=Callable[..., Any])
 WORKER_RUNTIME = ("paceline_workers.runtime", "WorkerRuntime")
 
 _DAEMON_GRACE_S = 15.0
+_LOOK_S, _AGAIN_S = 0.5, 5.0
+
+log = logging.getLogger("paceline.up")
 
 
 def _verbose(command: F) -> F:
@@ -87,11 +91,30 @@ def up(setup: Setup, workers: int, verbose: bool) -> int:
     supervisor = Supervisor(groups, {**os.environ, "PACELINE_REDIS_URL": url})
     _on_signals(supervisor.stopping.set)
     try:
+        if server is not None:
+            _keep_alive(server, supervisor.stopping)
         supervisor.run()
     finally:
         if server is not None:
             server.stop()
     return 0
+
+
+def _keep_alive(server: EmbeddedServer, stopping: threading.Event) -> None:
+    """Starts the embedded server again, on its port and data, whenever it has ended: a thread."""
+
+    def keep() -> None:
+        while not stopping.wait(_LOOK_S):
+            if server.alive:
+                continue
+            log.warning("the embedded server has ended: starting it again")
+            try:
+                server.start()
+            except EmbeddedServerError as error:
+                log.error("%s", error)
+                stopping.wait(_AGAIN_S)
+
+    threading.Thread(target=keep, name="embedded", daemon=True).start()
 
 
 def _stop_s(destination: Destination) -> float:
@@ -125,7 +148,8 @@ def _serve(setup: Setup, parts: tuple[Part, ...], wait_s: float, verbose: bool) 
     watch_parent(os.environ, service.stopping)
     _until_redis(client, wait_s, service.stopping)
     if not service.stopping.is_set():
-        service.start()
+        with redis_errors():
+            service.start()
         service.stopping.wait()
     service.stop()
     client.close()
@@ -158,7 +182,8 @@ def worker(
     client.close()
     if runtime.stopping.is_set():
         return 0
-    return 1 if runtime.run() else 0
+    with redis_errors():
+        return 1 if runtime.run() else 0
 
 
 def _the_destination(setup: Setup, name: str | None) -> Destination:
@@ -202,7 +227,8 @@ def _on_signals(stop: Callable[[], None]) -> None:
 
     def handle(signum: int, _: object) -> None:
         signal.signal(signum, signal.SIG_DFL)
-        stop()
+        # Not here: an Event cannot be set by a handler that interrupted its own thread's wait.
+        threading.Thread(target=stop, name="stop", daemon=True).start()
 
     signal.signal(signal.SIGTERM, handle)
     signal.signal(signal.SIGINT, handle)

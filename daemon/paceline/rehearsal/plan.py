@@ -11,7 +11,8 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Literal
 
-from paceline.settings import Destination, loads
+from paceline.settings import Destination
+from paceline.settings_file import loads
 from paceline.sink.draw import draws
 from paceline.sink.faults import FaultMix, parse_faults
 
