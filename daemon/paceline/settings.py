@@ -12,10 +12,10 @@
     username = "acme"
     password = { env = "MAXMD_PASSWORD" }      # or { file = "…" }
 
-`settings_file.load` and `loads` report **all** that is wrong in one `ConfigError`: each problem with its dotted
-key, what is wrong and how to mend it. Nothing here reads the environment: secrets are revealed
-where a worker starts. Which keys there are, and what they may hold, is in `settings_tables.py`;
-what may not be combined, in `settings_checks.py`.
+`settings_file` reads it, and reports **all** that is wrong in one `ConfigError`: each problem with
+its dotted key, what is wrong and how to mend it. Nothing here reads the environment: secrets are
+revealed where a worker starts. Which keys there are, and what they may hold, is in
+`settings_tables.py`; what may not be combined, in `settings_checks.py`.
 """
 
 from __future__ import annotations
