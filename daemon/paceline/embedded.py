@@ -25,20 +25,26 @@ from __future__ import annotations
 
 import contextlib
 import fcntl
-import json
 import logging
 import os
 import signal
 import socket
-import subprocess
 import sys
 import threading
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping
 from pathlib import Path
 from types import TracebackType
-from typing import BinaryIO, Literal, NamedTuple
+from typing import BinaryIO, Literal
 
+from paceline.embedded_process import (
+    EXIT_LOCKED,
+    SHIM,
+    Keeper,
+    Record,
+    read_record,
+    try_lock,
+)
 from paceline.errors import MissingExtra, PacelineError
 
 __all__ = ["EmbeddedServer", "EmbeddedServerError", "attached_url", "binary_path"]
@@ -52,35 +58,8 @@ _FREE_PORT_TRIES = 5
 _LOG_ROTATE_BYTES = 1_000_000
 _LOG_TAIL_LINES = 15
 _LOG_TAIL_BYTES = 8_000
-_EXIT_LOCKED = 75
 # sun_path holds 104 bytes on macOS and 108 on Linux, with the closing NUL.
 _SOCKET_PATH_MAX_BYTES = 103
-
-# argv: the parent's pid, the data folder, the port, then the server's command. Order matters:
-# the death signal first; then the look at getppid(), for a parent that died before the option
-# was set would never be signalled; the lock; and the record, so that there is no moment in which
-# a server runs that a later start could not find. 1 is PR_SET_PDEATHSIG.
-_SHIM = f"""
-import ctypes, fcntl, json, os, signal, sys
-parent, folder, port, command = int(sys.argv[1]), sys.argv[2], int(sys.argv[3]), sys.argv[4:]
-if sys.platform == "linux":
-    libc = ctypes.CDLL(None, use_errno=True)
-    if libc.prctl(1, int(signal.SIGTERM), 0, 0, 0) != 0:
-        sys.exit("prctl(PR_SET_PDEATHSIG): " + os.strerror(ctypes.get_errno()))
-if os.getppid() != parent:
-    sys.exit("the parent died before the server started")
-lock = os.open(os.path.join(folder, "server.lock"), os.O_RDWR | os.O_CREAT, 0o600)
-try:
-    fcntl.lockf(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-except OSError:
-    sys.exit({_EXIT_LOCKED})
-os.set_inheritable(lock, True)
-record = os.path.join(folder, "server.json")
-with open(record + ".new", "w") as file:
-    json.dump({{"pid": os.getpid(), "port": port}}, file)
-os.replace(record + ".new", record)
-os.execv(command[0], command)
-"""
 
 
 class EmbeddedServerError(PacelineError):
@@ -89,13 +68,6 @@ class EmbeddedServerError(PacelineError):
 
 class _PortTaken(Exception):
     pass
-
-
-class _Record(NamedTuple):
-    """What `server.json` says of the server that serves, or last served, this folder."""
-
-    pid: int
-    port: int  # 0: unix socket only
 
 
 def binary_path() -> Path:
@@ -125,7 +97,7 @@ def attached_url(data_dir: Path) -> str | None:
 
     Starts, owns and changes nothing: for commands beside a running daemon.
     """
-    record = _read_record(data_dir)
+    record = read_record(data_dir)
     if record is None:
         return None
     server = EmbeddedServer(data_dir, port=record.port, unix_socket=record.port == 0)
@@ -171,8 +143,8 @@ class EmbeddedServer:
         self._load_timeout_s = load_timeout_s
         self._extra = dict(extra or {})
         self._mutex = threading.RLock()
-        self._record: _Record | None = None
-        self._keeper: _Keeper | None = None
+        self._record: Record | None = None
+        self._keeper: Keeper | None = None
         self._owner_lock: BinaryIO | None = None
         if unix_socket and len(os.fsencode(self.socket_path)) > _SOCKET_PATH_MAX_BYTES:
             raise ValueError(
@@ -280,7 +252,7 @@ class EmbeddedServer:
 
     def _attach(self) -> bool:
         """Attach to the server that serves this folder, if one does; adopt it if unowned."""
-        record = _read_record(self.data_dir)
+        record = read_record(self.data_dir)
         if record is None or (record.port == 0) != self._unix_socket:
             return False
         if self._port and record.port != self._port:
@@ -288,7 +260,7 @@ class EmbeddedServer:
         if not self._serves(record):
             return False
         self._wait_ready(record, None, 0)
-        self._owner_lock = _try_lock(self.data_dir / "owner.lock", fcntl.flock)
+        self._owner_lock = try_lock(self.data_dir / "owner.lock", fcntl.flock)
         self._record, self._port = record, record.port
         logger.info(
             "%s the embedded server at %s, pid %d",
@@ -300,12 +272,12 @@ class EmbeddedServer:
 
     def _launch(self) -> bool:
         """Start a new server. False: another process holds or serves this folder."""
-        owner_lock = _try_lock(self.data_dir / "owner.lock", fcntl.flock)
+        owner_lock = try_lock(self.data_dir / "owner.lock", fcntl.flock)
         if owner_lock is None:
             return False
         with contextlib.ExitStack() as on_failure:
             on_failure.callback(owner_lock.close)
-            last = _read_record(self.data_dir)
+            last = read_record(self.data_dir)
             candidates = [self._port]
             if not self._port and not self._unix_socket:
                 candidates = [last.port] if last is not None and last.port else []
@@ -331,20 +303,20 @@ class EmbeddedServer:
             self.log_path.replace(self.log_path.with_name("server.log.1"))
         with self.log_path.open("ab") as log:
             log_start = log.tell()
-            keeper = _Keeper(
+            keeper = Keeper(
                 [
-                    *(sys.executable, "-I", "-S", "-c", _SHIM),
+                    *(sys.executable, "-I", "-S", "-c", SHIM),
                     *(str(os.getpid()), str(self.data_dir), str(port)),
                     *(str(binary), *self._options(port)),
                 ],
                 log,
             )
-        record = _Record(keeper.pid, port)
+        record = Record(keeper.pid, port)
         try:
             self._wait_ready(record, keeper, log_start)
         except BaseException:
             keeper.kill()
-            if keeper.code == _EXIT_LOCKED:
+            if keeper.code == EXIT_LOCKED:
                 return False
             raise
         self._record, self._keeper = record, keeper
@@ -369,7 +341,7 @@ class EmbeddedServer:
         options |= self._extra
         return [word for name, value in options.items() for word in (f"--{name}", value)]
 
-    def _wait_ready(self, record: _Record, keeper: _Keeper | None, log_start: int) -> None:
+    def _wait_ready(self, record: Record, keeper: Keeper | None, log_start: int) -> None:
         """Wait until the server of this record answers PONG; see the class for the bounds."""
         began = time.monotonic()
         while True:
@@ -434,7 +406,7 @@ class EmbeddedServer:
 
     # -- looking ----------------------------------------------------------------------------
 
-    def _started(self) -> _Record:
+    def _started(self) -> Record:
         if self._record is None:
             raise EmbeddedServerError("the embedded server is not started")
         return self._record
@@ -442,12 +414,12 @@ class EmbeddedServer:
     def _url(self, port: int) -> str:
         return f"redis://{_HOST}:{port}/0" if port else f"unix://{self.socket_path}"
 
-    def _serves(self, record: _Record) -> bool:
+    def _serves(self, record: Record) -> bool:
         """True where a process of ours holds the folder and answers as this record says."""
         return not self._unlocked() and self._process_id(record.port) == record.pid
 
     def _unlocked(self) -> bool:
-        lock = _try_lock(self.data_dir / "server.lock", fcntl.lockf)
+        lock = try_lock(self.data_dir / "server.lock", fcntl.lockf)
         if lock is None:
             return False
         lock.close()
@@ -486,80 +458,6 @@ class EmbeddedServer:
                 return link.recv(65536)
         except OSError:
             return b""  # no answer is the answer asked for
-
-
-class _Keeper(threading.Thread):
-    """The thread that forks a server and lives as long as it: see the module on its death."""
-
-    def __init__(self, command: list[str], log: BinaryIO) -> None:
-        """Start `command` with its output in `log`. Raises what Popen raised."""
-        super().__init__(name="paceline-embedded", daemon=True)
-        self.ended = threading.Event()
-        self.code: int | None = None
-        self._command = command
-        self._log = log
-        self._forked = threading.Event()
-        self._process: subprocess.Popen[bytes] | None = None
-        self._failure: BaseException | None = None
-        self.start()
-        self._forked.wait()
-        if self._failure is not None:
-            raise self._failure
-
-    @property
-    def pid(self) -> int:
-        assert self._process is not None
-        return self._process.pid
-
-    def run(self) -> None:
-        try:
-            self._process = subprocess.Popen(  # noqa: S603 - our own binary and options
-                self._command,
-                stdin=subprocess.DEVNULL,
-                stdout=self._log,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-        except BaseException as error:  # noqa: BLE001 - raised again by the starting thread
-            self._failure = error
-            return
-        finally:
-            self._forked.set()
-        self.code = self._process.wait()
-        self.ended.set()
-        logger.info("embedded server, pid %d, ended with code %d", self.pid, self.code)
-
-    def kill(self) -> None:
-        """SIGKILL, and wait for the end."""
-        if not self.ended.is_set():
-            with contextlib.suppress(ProcessLookupError):
-                os.kill(self.pid, signal.SIGKILL)
-        self.ended.wait()
-
-
-def _read_record(data_dir: Path) -> _Record | None:
-    try:
-        fields = json.loads((data_dir / "server.json").read_bytes())
-        return _Record(int(fields["pid"]), int(fields["port"]))
-    except FileNotFoundError:
-        return None
-    except (OSError, ValueError, KeyError, TypeError) as error:
-        logger.warning("%s/server.json is unreadable: %r", data_dir, error)
-        return None
-
-
-def _try_lock(path: Path, how: Callable[[BinaryIO, int], object]) -> BinaryIO | None:
-    """The file, locked for us until it is closed; None while another holds it."""
-    file = path.open("ab")
-    try:
-        how(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        file.close()
-        return None
-    except BaseException:
-        file.close()
-        raise
-    return file
 
 
 def _free_port() -> int:

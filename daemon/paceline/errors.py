@@ -5,6 +5,7 @@
     PacelineError                  what went wrong, and `mend`: what to do about it
     ├── ConfigError                the configuration file: every problem in it, at once
     ├── ConfigMismatch             this process's configuration is not the one in Redis
+    ├── EmbeddedServerError        (embedded.py) the embedded server could not be run
     ├── MissingExtra               a command needs an extra that is not installed
     ├── InvalidMessage             the message can never be accepted as it is (`field`, `problem`)
     │   ├── PayloadError           the destination's provider profile cannot render its payload

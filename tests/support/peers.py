@@ -132,8 +132,8 @@ class Peer:
             threading.Thread(target=self._serve, args=(sock, number), daemon=True).start()
 
     def _serve(self, sock: socket.socket, number: int) -> None:
-        sock.settimeout(_PATIENCE_S)
         try:
+            sock.settimeout(_PATIENCE_S)
             if self._tls is not None:
                 sock = self._tls.wrap_socket(sock, server_side=True)
             self._talk(self, Talk(sock, number, self._over))
