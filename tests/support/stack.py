@@ -43,6 +43,7 @@ class Stack:
     faults: str = ""
     seed: int = 7
     more: str = ""
+    up: bool = False
     worker_module: Sequence[str] = ("paceline", "worker", DESTINATION)
     server: EmbeddedServer = field(init=False)
     accepted: dict[str, bytes] = field(default_factory=dict)
@@ -74,9 +75,13 @@ class Stack:
         self.store = OutboxStore(self.client, DESTINATION)
         self.outbox = Outbox.from_url(self.server.url)
         self._exits.callback(self.outbox.close)
-        self.daemon_processes = [self.start_daemon() for _ in range(self.daemons)]
+        if self.up:
+            self.daemon_processes, self.worker_processes = [self._start_up()], []
+        else:
+            self.daemon_processes = [self.start_daemon() for _ in range(self.daemons)]
         until(lambda: self.store.census().config, 15, "the daemon publishes its configuration")
-        self.worker_processes = [self.start_worker() for _ in range(self.workers)]
+        if not self.up:
+            self.worker_processes = [self.start_worker() for _ in range(self.workers)]
         self.wait_live(self.workers)
 
     def _toml(self) -> str:
@@ -121,6 +126,10 @@ connections = {self.connections}
 
     def start_daemon(self) -> subprocess.Popen[bytes]:
         return self._spawn("daemon", "paceline", "daemon", "--config", str(self.config))
+
+    def _start_up(self) -> subprocess.Popen[bytes]:
+        config = ("--config", str(self.config))
+        return self._spawn("up", "paceline", "up", "--workers", str(self.workers), *config)
 
     def start_worker(self) -> subprocess.Popen[bytes]:
         return self._spawn("worker", *self.worker_module, "--config", str(self.config))
