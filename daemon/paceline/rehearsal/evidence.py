@@ -35,7 +35,8 @@ class Crowd:
 class Evidence:
     """``exits`` and ``cpu_s`` are by process; ``elapsed_s`` is from the command's start to the
     last process's end; ``run_s`` from the first message's intake until nothing was unfinished.
-    ``crowd`` is None where nothing had to wait for a retry."""
+    ``crowd`` is None where nothing had to wait for a retry. ``stolen`` is the part (0 to 1) of this
+    machine's CPU time that its host gave to others while messages were ready."""
 
     entries: Sequence[Entry]
     refusals: Sequence[Refusal]
@@ -50,6 +51,7 @@ class Evidence:
     crowd: Crowd | None = None
     exits: Mapping[str, int] = field(default_factory=dict)
     elapsed_s: float = 0.0
+    stolen: float = 0.0
 
 
 def collect_facts(store: OutboxStore, ids: Sequence[str]) -> dict[str, Fact]:

@@ -79,3 +79,20 @@ def cpu_s(pid: int) -> float | None:
     # The name, in parentheses, may hold anything; utime and stime are fields 14 and 15.
     fields = stat.rpartition(")")[2].split()
     return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+
+def machine_ticks() -> tuple[int, int]:
+    """(stolen by the host, all) CPU ticks of this machine since its boot; (0, 0) where the system
+    does not tell. See proc(5), /proc/stat."""
+    try:
+        line = Path("/proc/stat").read_text(encoding="ascii").splitlines()[0]
+    except OSError:
+        return 0, 0
+    fields = [int(field) for field in line.split()[1:9]]
+    return (fields[7], sum(fields)) if len(fields) == 8 else (0, 0)
+
+
+def stolen_since(before: tuple[int, int]) -> float:
+    """The part (0 to 1) of all CPU time since then that the host gave to others."""
+    stolen, total = machine_ticks()
+    return (stolen - before[0]) / (total - before[1]) if total > before[1] else 0.0

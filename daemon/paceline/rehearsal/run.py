@@ -17,6 +17,7 @@ from paceline.rehearsal.evidence import Crowd, Evidence, collect_facts, save_fac
 from paceline.rehearsal.intake import Taken, send_all
 from paceline.rehearsal.payloads import Draft, drafts
 from paceline.rehearsal.plan import Plan, message_id, waits_twice
+from paceline.rehearsal.processes import machine_ticks, stolen_since
 from paceline.rehearsal.progress import Teller
 from paceline.rehearsal.reconcile import reconcile
 from paceline.rehearsal.report import Report, figures
@@ -66,15 +67,19 @@ def _perform(
     tell.stage("sending")
     watch.look()
     began_s = time.monotonic()
+    ticks = machine_ticks()
     plants.before_intake(plan, stage.store)
     taken = _take_in(stage, messages, watch)
     plants.after_intake(plan, stage.store, messages)
     crowd = None
+    stolen = 0.0
     while (sample := watch.look()).unfinished and time.monotonic() < until_s:
         stage.check()
         if crowd is None and sample.ready == sample.leased == 0 and sample.is_open:
             ended = taken.acknowledged - sample.unfinished
             crowd = Crowd(time.monotonic() - began_s, ended, stage.cpu_used_s())
+        if crowd is None:
+            stolen = stolen_since(ticks)
         watch.rest()
     run_s = time.monotonic() - began_s
     cpu_s = stage.cpu_used_s()
@@ -98,6 +103,7 @@ def _perform(
         cpu_s=cpu_s,
         run_s=run_s,
         crowd=crowd,
+        stolen=stolen,
     )
 
 
