@@ -72,6 +72,7 @@ def test_drain_waits_until_nothing_is_left(cli: Cli, store: OutboxStore) -> None
     assert "@" in store.census().gate["draining"]
     assert process.stderr is not None
     assert b"no daemon runs" in process.stderr.readline()
+    assert process.poll() is None
     store.cancel(["a", "b"])
     out, _ = process.communicate(timeout=30)
     assert process.returncode == 0

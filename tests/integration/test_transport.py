@@ -250,8 +250,7 @@ def test_a_drip_is_ended_at_the_total_deadline(
         failure = one.failure()
         took = time.monotonic() - began
     assert (failure.phase, failure.cause, failure.unreceived) == ("read", "deadline", False)
-    # Without the deadline it would drip for ever: the bound is wide, for the machine may be busy.
-    assert 0.5 <= took < 3
+    assert 0.5 <= took < 0.7
     assert one.request.latency_s is not None
     assert one.request.latency_s >= 0.5
 
@@ -441,11 +440,11 @@ def test_an_answer_of_a_peer_that_stopped_reading_wins(rig: MakeRig) -> None:
 
 def test_a_peer_that_reads_nothing_and_says_nothing(rig: MakeRig) -> None:
     with Peer(lambda _, it: it.hold(), receive_bytes=4096) as peer:
-        one = rig(peer.url, read_s=1.5)
+        one = rig(peer.url, read_s=0.3)
         began = time.monotonic()
         failure = one.failure(b"x" * 8_000_000)
     assert (failure.phase, failure.cause, failure.unreceived) == ("write", "timeout", False)
-    assert time.monotonic() - began < 2.9, "the read time-out was waited for twice"
+    assert time.monotonic() - began < 0.6, "the read time-out was waited for twice"
 
 
 def test_a_reset_while_we_write(rig: MakeRig) -> None:
