@@ -200,10 +200,11 @@ class Sender:
             if settlement is None:
                 self._drop_from_batch(leased.nonce, leased.id)
             else:
-                self.settler.put(settlement)
                 if settlement.action in ("throttled", "held"):
                     # The gate closes when this is settled; what would begin until then need not.
                     self._close_for(settlement.delay_s or None, settlement.why)
+                self._note(leased, None)
+                self.settler.settle(settlement, self._stopping)
         finally:
             self._note(leased, None)
 

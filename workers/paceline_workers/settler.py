@@ -16,9 +16,11 @@ from paceline.outbox import OutboxStore, Settlement
 from paceline_workers.outage import Outage
 
 MOST_IN_ONE_CALL = 64
-#: Settlements are gathered for this long: one call, one fsync, for all of them.
-GATHER_S = 0.008
+#: Settlements are gathered for this long: one call, one fsync, for all of them. Short, for the
+#: threads that brought them wait.
+GATHER_S = 0.001
 _RETRY_S = 0.2
+_LOOK_S = 0.25
 _BACK_GRACE_S = 2.0
 
 log = logging.getLogger("paceline.settler")
@@ -31,6 +33,7 @@ class Settler:
         self._store = store
         self._settled = settled
         self._waiting: list[Settlement] = []
+        self._awaited: dict[int, threading.Event] = {}  # by the settlement's identity
         self._changed = threading.Condition()
         self._closing = False
         self._abandon = threading.Event()
@@ -47,6 +50,27 @@ class Settler:
             self._waiting.append(settlement)
             if len(self._waiting) in (1, MOST_IN_ONE_CALL):
                 self._changed.notify()
+
+    def settle(self, settlement: Settlement, stopping: threading.Event) -> None:
+        """``put``, and wait until Redis has accepted it, or the worker stops.
+
+        So a connection never has more than one request whose outcome only this process knows: a
+        kill leaves no more ambiguous messages than it had connections.
+        """
+        done = threading.Event()
+        with self._changed:
+            self._awaited[id(settlement)] = done
+        self.put(settlement)
+        while not done.wait(_LOOK_S) and not stopping.is_set():
+            continue
+
+    def _off_its_hands(self, piece: Sequence[Settlement]) -> None:
+        with self._changed:
+            events = [self._awaited.pop(id(settlement), None) for settlement in piece]
+        self._settled(piece)
+        for event in events:
+            if event is not None:
+                event.set()
 
     def __len__(self) -> int:
         return len(self._waiting)
@@ -100,7 +124,7 @@ class Settler:
                 log.warning(
                     "settle: %s of message %s came %s", settlement.action, settlement.id, word
                 )
-        self._settled(piece)
+        self._off_its_hands(piece)
 
     def _stand_aside(self, piece: Sequence[Settlement], error: Exception) -> int:
         """Redis refuses the call, or it cannot even be made: by one outcome in it, or all of them
@@ -126,5 +150,5 @@ class Settler:
         if refused:
             self._abandon.wait(_RETRY_S)
         else:
-            self._settled(piece)
+            self._off_its_hands(piece)
         return 1
