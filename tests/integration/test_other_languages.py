@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import fcntl
 import json
 import subprocess
 from collections.abc import Callable
@@ -68,15 +69,19 @@ def by_redis_cli_from_stdin(url: str) -> Enqueue:
 
 
 def by_node(url: str) -> Enqueue:
-    """Node's own client, installed once into .run/."""
+    """Node's own client, installed once into .run/, whichever test process comes first."""
     CACHE.mkdir(parents=True, exist_ok=True)
-    if not (CACHE / "node_modules" / "redis").is_dir():
-        subprocess.run(
-            ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(CACHE), "redis@5"],
-            check=True, capture_output=True, timeout=120,
-        )  # fmt: skip
-    program = CACHE / "enqueue.mjs"
-    program.write_text(NODE)
+    program, done = CACHE / "enqueue.mjs", CACHE / "installed"
+    with (CACHE / "lock").open("w") as lock:
+        # Two installs into one folder at once break each other; a broken one must not look done.
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        if not done.exists():
+            subprocess.run(
+                ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(CACHE), "redis@5"],
+                check=True, capture_output=True, timeout=120,
+            )  # fmt: skip
+            program.write_text(NODE)
+            done.touch()
     return lambda payload, options: _run(["node", str(program), url, payload.hex(), options])
 
 
