@@ -38,7 +38,7 @@ from paceline.records import Ended, Live
 __all__ = ["Outbox", "Receipt", "Status"]
 
 #: Commands in one pipeline: one fsync of Redis covers them all.
-PIPELINE = 100
+PIPELINE = 200
 PIPELINE_BYTES = 4 * 1024 * 1024
 _OPTIONS_TTL_S = 10.0
 _POLL_FIRST_S, _POLL_MOST_S = 0.01, 0.25

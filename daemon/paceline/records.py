@@ -9,6 +9,8 @@ import struct
 from dataclasses import dataclass
 from typing import Literal
 
+import msgspec
+
 State = Literal[
     "ready", "scheduled", "leased", "begun", "dead", "parked", "sent", "cancelled", "expired",
     "dropped",
@@ -24,8 +26,7 @@ _HEADER = struct.Struct(">ccHH16sccddddBBH")
 _RECORD = struct.Struct(">cc16sd20s")
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Live:
+class Live(msgspec.Struct, frozen=True, kw_only=True):
     """A message that has not ended. ``seq`` is its place; ``due_us`` and ``expires_us`` are 0 where
     there is none; ``attempts`` counts requests begun, ``tries`` those charged."""
 

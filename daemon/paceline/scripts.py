@@ -20,7 +20,7 @@ Argument = str | bytes | int | float
 
 #: The function library's version: a daemon loads its own where the one present is lower, never
 #: where it is higher (an older daemon in a rolling upgrade must not take a newer one back).
-LIBRARY_VERSION = 1
+LIBRARY_VERSION = 2
 
 
 @cache
@@ -54,6 +54,27 @@ def run(caller: Caller, name: str, tag: str, arguments: Sequence[Argument]) -> A
         return caller.execute_command("EVALSHA", sha1(name), 1, tag, *arguments)
     except NoScriptError:
         return caller.execute_command("EVAL", source(name), 1, tag, *arguments)
+
+
+def run_together(
+    pinned: Pinned, tag: str, calls: Sequence[tuple[str, Sequence[Argument]]]
+) -> list[Any]:
+    """Runs transitions (name, arguments) one after the other, sent in one write.
+
+    An error reply stands in its place as the exception; the others are carried out all the same.
+    Raises ConnectionError and TimeoutError: then any of them may have been carried out.
+    """
+    replies = pinned.execute_many(
+        [("EVALSHA", sha1(name), 1, tag, *arguments) for name, arguments in calls]
+    )
+    for place, reply in enumerate(replies):
+        if isinstance(reply, NoScriptError):
+            name, arguments = calls[place]
+            try:
+                replies[place] = pinned.execute_command("EVAL", source(name), 1, tag, *arguments)
+            except ResponseError as error:
+                replies[place] = error
+    return replies
 
 
 def load_library(client: Caller) -> bool:
@@ -111,6 +132,24 @@ class Pinned:
         except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError):
             self.close()
             raise
+
+    def execute_many(self, commands: Sequence[Sequence[Argument]]) -> list[Any]:
+        """Sends commands in one write and reads their replies; an error reply is in its place."""
+        self.ready()
+        replies: list[Any] = []
+        try:
+            self._connection.send_packed_command(
+                self._connection.pack_commands(commands), check_health=False
+            )
+            for _ in commands:
+                try:
+                    replies.append(self._connection.read_response())
+                except ResponseError as error:
+                    replies.append(error)
+        except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError, OSError):
+            self.close()
+            raise
+        return replies
 
     def close(self) -> None:
         """Closes the connection; the next call opens another."""

@@ -8,7 +8,7 @@ clocks step, the reaper sleeps, Redis changes its run_id, workers settle batches
 from __future__ import annotations
 
 import os
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import pytest
@@ -71,6 +71,12 @@ class FixedRun:
 
     def execute_command(self, *args: Any) -> Any:
         return self.client.execute_command(*args)
+
+    def execute_many(self, commands: Any) -> list[Any]:
+        pipe = self.client.pipeline(transaction=False)
+        for command in commands:
+            pipe.execute_command(*command)  # type: ignore[no-untyped-call]
+        return pipe.execute(raise_on_error=False)
 
 
 class OutboxMachine(RuleBasedStateMachine):
@@ -166,6 +172,29 @@ class OutboxMachine(RuleBasedStateMachine):
         )
         self._both(lambda: self._enqueue(message), self.model.enqueue(self.now, message), again)
 
+    @rule(
+        several=st.lists(
+            st.tuples(ids, st.sampled_from([b"[]", b"\xff" * 30]),
+                      st.sampled_from(["high", "normal", "bulk"]),
+                      st.sampled_from([None, "t1", "t2"])),
+            min_size=2,
+            max_size=8,
+        ),
+        again=twice,
+    )  # fmt: skip
+    def enqueues_many(self, several: list[tuple[str, bytes, Any, Any]], again: bool) -> None:
+        """In one call; an id may come twice in it."""
+        messages = [
+            Message(id=i, destination="d", payload=payload, priority=priority, tenant=tenant)
+            for i, payload, priority, tenant in several
+        ]
+
+        def call() -> list[str]:
+            answers = self.store.enqueue_many(messages)
+            return [a if isinstance(a, str) else type(a).__name__ for a in answers]
+
+        self._both(call, [self.model.enqueue(self.now, m) for m in messages], again)
+
     def _enqueue(self, message: Message) -> str:
         try:
             return self.store.enqueue(message)
@@ -249,11 +278,13 @@ class OutboxMachine(RuleBasedStateMachine):
         leases = {0: self.leases, 1: lost or self.leases}.get(which % 4, live or self.leases)
         return leases[which // 4 % len(leases)] if leases else (f"m{which % 24}", NO_NONCE)
 
-    @rule(which=any_of, again=twice)
-    def begins(self, which: int, again: bool) -> None:
-        message_id, nonce = self._lease(which)
-        for _ in range(1 + again):
-            permit = self.store.begin(self.pin, message_id, nonce)  # type: ignore[arg-type]
+    @rule(which=any_of, again=twice, more=st.lists(any_of, max_size=3))
+    def begins(self, which: int, again: bool, more: Sequence[int] = ()) -> None:
+        """One message, perhaps twice, and others that ask in the same call."""
+        asks = [self._lease(which)] * (1 + again) + [self._lease(other) for other in more]
+        _, permits = self.store.turn(self.pin, [], asks)  # type: ignore[arg-type]
+        assert isinstance(permits, list)
+        for permit, (message_id, nonce) in zip(permits, asks, strict=True):
             expected = self.model.begin(self.now, message_id, nonce, self.pin.run_id)
             if permit.verdict in ("go", "wait"):
                 assert permit.wait_s is not None

@@ -15,7 +15,7 @@ from contract.test_outbox_model import NUMBERS, START_US, FixedRun
 from paceline import scripts
 from paceline.errors import OutboxFull, PacelineError
 from paceline.message import Message
-from paceline.outbox import OutboxStore, Settlement, Taken
+from paceline.outbox import TOGETHER, OutboxStore, Settlement, Taken
 from paceline.records import Ended, Live
 from support.model import SECOND
 
@@ -728,3 +728,80 @@ def test_what_comes_back_unsent_does_not_count_against_the_pace_of_releases(post
         for message_id in taken.sizes:
             post.settle(message_id, taken.nonce, "back")
     assert post.store.release("any", 100, 10.0, "after").count == 100
+
+
+# -- many at once -------------------------------------------------------------------------------
+
+
+def _messages(count: int, **options: Any) -> list[Message]:
+    return [
+        Message(id=f"m{n}", destination="d", payload=b'{"n":%d}' % n, **options)
+        for n in range(count)
+    ]
+
+
+def test_many_at_once_are_taken_or_refused_each_by_itself(redis_client: redis.Redis) -> None:
+    post = Post(redis_client, max_payload=20)
+    messages = _messages(2 * TOGETHER + 7)
+    messages[3] = Message(id="m3", destination="d", payload=b"x" * 21)
+    messages[60] = Message(id="m5", destination="d", payload=b"another")
+    answers = post.store.enqueue_many(messages)
+    refused = {n: type(a).__name__ for n, a in enumerate(answers) if a != "new"}
+    assert refused == {3: "MessageTooLarge", 60: "DuplicateConflict"}
+    assert post.store.census().law["ready"] == len(messages) - 2
+    again = post.store.enqueue_many(messages)
+    assert [a for n, a in enumerate(again) if n not in refused] == ["already"] * (len(messages) - 2)
+    assert post.store.census().sound
+
+
+def test_the_limits_count_those_of_the_same_call(redis_client: redis.Redis) -> None:
+    post = Post(redis_client, max_count=5)
+    answers = post.store.enqueue_many(_messages(8))
+    assert [a if a == "new" else type(a).__name__ for a in answers] == ["new"] * 5 + [
+        "OutboxFull"
+    ] * 3
+    redis_client.flushdb()
+    post = Post(redis_client, max_bytes=18)
+    answers = post.store.enqueue_many(_messages(3))
+    assert [a if a == "new" else type(a).__name__ for a in answers] == ["new"] * 2 + ["OutboxFull"]
+
+
+def test_what_breaks_one_of_many_costs_no_other_its_place_in_the_books(
+    redis_client: redis.Redis,
+) -> None:
+    """A key of ours that another program overwrote: its message fails, the others are counted."""
+    post = Post(redis_client)
+    redis_client.set("{d}:s", "in the way")
+    messages = _messages(4)
+    messages[1] = Message(
+        id="later", destination="d", payload=b"[]", not_before=post.now / 1e6 + 60
+    )
+    with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
+        post.store.enqueue_many(messages)
+    redis_client.delete("{d}:s")
+    assert post.store.enqueue_many([messages[0], *messages[2:]]) == ["already"] * 3
+    assert post.store.census().law["accepted"] == 3
+
+
+def test_an_older_library_takes_them_one_by_one(redis_client: redis.Redis) -> None:
+    """A producer that is newer than the daemon, and may not load functions."""
+    post = Post(redis_client)
+    newer = scripts.source("enqueue")
+    older = newer.replace("redis.register_function('paceline_enqueue_many', enqueue_many)", "")
+    older = older.replace("local VERSION = 2", "local VERSION = 1")
+    assert older.count("\n") == newer.count("\n")
+    redis_client.execute_command("FUNCTION", "LOAD", "REPLACE", older)
+    redis_client.execute_command(
+        "ACL", "SETUSER", "producer", "on", "nopass", "~*", "+@all", "-function|load"
+    )
+    try:
+        with redis.Redis.from_url(
+            f"redis://producer:x@127.0.0.1:{redis_client.connection_pool.connection_kwargs['port']}"
+        ) as producer:
+            store = OutboxStore(producer, "d")
+            assert store.enqueue_many(_messages(3)) == ["new"] * 3
+    finally:
+        redis_client.execute_command("ACL", "DELUSER", "producer")
+        redis_client.function_flush()
+        scripts.load_library(redis_client)
+    assert post.store.census().law["ready"] == 3

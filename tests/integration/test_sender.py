@@ -21,7 +21,7 @@ from paceline.sink.thread import SinkThread
 from paceline_workers.heartbeat import Heartbeat
 from paceline_workers.pending import PendingQueue
 from paceline_workers.runtime import WorkerRuntime
-from paceline_workers.sender import STUCK_AFTER_S, Sender
+from paceline_workers.sender import STUCK_AFTER_S, Sender, _Desk
 from paceline_workers.settler import Settler
 from paceline_workers.transports.pool import ConnectionPool, Retirement
 from support.line import QUICK, Line, destination
@@ -210,7 +210,7 @@ class _Sent:
             0,
             PendingQueue(100),
             self.pool,
-            lambda: pytest.fail("no thread"),
+            lambda _: pytest.fail("no thread"),
             lambda settled: Settler(self.store, settled),
             clock=Clock(monotonic_s=lambda: self.now),
             total_timeout_s=35.0,
@@ -234,7 +234,7 @@ def test_a_stuck_request_is_not_renewed_and_a_long_wait_is(redis_client: redis.R
     assert leased is not None
     it.now += 3600  # in the queue, or at the gate: not begun
     assert it.sender.nonces_to_renew() == ["n" * 16]
-    it.sender._note(leased, it.now)
+    it.sender._desks.append(_Desk(nonce=leased.nonce, begun_s=it.now))
     it.now += 35.0 + STUCK_AFTER_S - 0.1
     assert it.sender.nonces_to_renew() == ["n" * 16]
     it.now += 0.2

@@ -10,7 +10,7 @@ from paceline_workers.gate import CalledOff, WireGate
 
 
 def _at_once(self: WireGate, leased: Leased) -> tuple[Permit, float]:
-    permit = self._ask(leased)
+    permit = self._say(leased)
     if permit is None or permit.verdict in ("gone", "closed"):
         raise CalledOff("gone" if permit is None else permit.verdict, "", None)
     return permit, Clock().elapsed_s()

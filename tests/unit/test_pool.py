@@ -9,12 +9,11 @@ from collections.abc import Iterator
 from contextlib import suppress
 
 import pytest
-import urllib3.connection
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from paceline_workers.outcome import Failure
-from paceline_workers.transports.connection import Connector, Link, TransportError
+from paceline_workers.transports.connection import Connector, Link, TransportError, Wire
 from paceline_workers.transports.pool import ConnectionPool, NoRoom, Retirement
 
 
@@ -28,16 +27,14 @@ class Pairs(Connector):
         self.most = 0
         self.lock = threading.Lock()
 
-    def open(self) -> urllib3.connection.HTTPConnection:
+    def open(self) -> Wire:
         if self.refuse:
             raise TransportError(Failure("connect", "refused", True))
         ours, theirs = socket.socketpair()
-        http = urllib3.connection.HTTPConnection("pair")
-        http.sock = ours
         with self.lock:
             self.made.append((ours, theirs))
             self.most = max(self.most, self.open_now())
-        return http
+        return Wire(ours, "pair", 1)
 
     def open_now(self) -> int:
         return sum(ours.fileno() >= 0 for ours, _ in self.made)

@@ -78,7 +78,8 @@ class Delivery:
         request = self._request(leased, rendered, gate)
         cause = ""
         try:
-            response = self._session.send(request, allow_redirects=False)
+            # Without `proxies` the Session would look for some, for each request.
+            response = self._session.send(request, allow_redirects=False, proxies={})
         except TransportError as error:
             outcome, cause = judge_failure(error.failure), error.failure.cause
         except CalledOff as off:
@@ -113,7 +114,9 @@ class Delivery:
         headers.setdefault("User-Agent", f"paceline/{__version__}")
         if self._route.id_header:
             headers[self._route.id_header] = leased.id
-        return GatedRequest(rendered.method, self._route.url, headers, rendered.body, gate)
+        return GatedRequest(
+            rendered.method, self._route.url, headers, rendered.body, gate, self._gate.flush
+        )
 
     def _settlement(
         self,
@@ -183,10 +186,23 @@ class Delivery:
             label=f"rejected:{why}",
         )
 
+    def carry(self, settlement: Settlement) -> None:
+        """An outcome, to be settled with the next request's ask; ``flush`` where none follows."""
+        self._gate.carry(settlement)
+
+    def flush(self) -> None:
+        """Settles what is carried; returns when Redis has accepted it, or the worker stops."""
+        self._gate.flush()
+
+    @property
+    def carried(self) -> int:
+        """Outcomes that Redis does not know yet."""
+        return self._gate.carried
+
     def close(self) -> None:
-        """Closes the session and the gate's connection; the shared pool stays."""
+        """Closes the session; the shared pool stays. What is carried goes to the settler."""
         self._session.close()
-        self._gate.close()
+        self._gate.hand_over()
 
 
 def _session(adapter: GatedAdapter) -> requests.Session:

@@ -12,6 +12,7 @@ import redis.exceptions
 from paceline.outbox import OutboxStore
 from paceline_workers.outage import Outage
 from paceline_workers.sender import Sender
+from paceline_workers.totals import Totals
 from paceline_workers.transports.pool import ConnectionPool
 
 #: A lease lasts at least five periods (Destination.heartbeat_s): after more it may have lapsed.
@@ -23,8 +24,9 @@ log = logging.getLogger("paceline.heartbeat")
 class Heartbeat:
     """A beat each ``period_s``: ``slots`` (alive, connections), ``renew`` (leases), pool trimmed.
 
-    ``facts()`` is what status shows of this worker. ``nudge`` is called when the share changed.
-    ``elapsed_s`` is a clock that runs through suspends.
+    ``facts()`` is what status shows of this worker; ``totals()`` its running totals by name, which
+    Redis adds to the destination's. ``nudge`` is called when the share changed. ``elapsed_s`` is a
+    clock that runs through suspends.
     """
 
     def __init__(
@@ -38,12 +40,14 @@ class Heartbeat:
         *,
         period_s: float,
         elapsed_s: Callable[[], float],
+        totals: Callable[[], Mapping[str, int]] = dict,
     ) -> None:
         self._store = store
         self._worker = worker
         self._pool = pool
         self._sender = sender
         self._facts = facts
+        self._totals = Totals(totals)
         self._nudge = nudge
         self._period_s = period_s
         self._elapsed_s = elapsed_s
@@ -58,14 +62,18 @@ class Heartbeat:
     def run_once(self) -> dict[str, int]:
         """One beat. Raises RedisError. Returns {"allowance", "renewed", "lost"}."""
         self._pool.trim()
-        if self._elapsed_s() - self._beat_s > _SILENT_BEATS * self._period_s:
+        silent = self._elapsed_s() - self._beat_s > _SILENT_BEATS * self._period_s
+        if silent:
             # Frozen, or without Redis: the lease may have lapsed, and the others may have by now
             # what was granted before it. What is open stays; the rest is asked for anew.
             self._pool.set_limit(min(self._pool.limit, self._pool.open_connections))
         # All that may be opened before the answer is acted on counts as open: a share that shrinks
         # is the others' only when this worker has said, a beat later, that it keeps to it.
         claimed = max(self._pool.limit, self._pool.open_connections)
-        share = self._store.slots("beat", self._worker, claimed, dict(self._facts()))
+        totals = self._totals.claim()
+        facts = {**self._facts(), "totals": totals}
+        share = self._store.slots("beat", self._worker, claimed, facts)
+        self._totals.accepted(totals)
         self._beat_s = self._elapsed_s()
         if share.allowance != self._pool.limit:
             log.info(
@@ -78,6 +86,12 @@ class Heartbeat:
         nonces = self._sender.nonces_to_renew()
         lost = self._store.renew(nonces) if nonces else set()
         if lost:
+            if silent:  # else they are batches whose last message was settled this moment
+                log.warning(
+                    "silent for too long: the leases of %d batches ran out, others have them now",
+                    len(lost),
+                    extra={"event": "lease_lost"},
+                )
             self._sender.lost(lost)
         return {"allowance": share.allowance, "renewed": len(nonces), "lost": len(lost)}
 
@@ -98,6 +112,7 @@ class Heartbeat:
         self._stop.set()
         self._thread.join(self._period_s + 5.0)
         try:
-            self._store.slots("leave", self._worker)
+            # What came since the last beat counts too.
+            self._store.slots("leave", self._worker, 0, {"totals": self._totals.claim()})
         except redis.exceptions.RedisError as error:
             log.warning("farewell: Redis does not answer, the lease runs out instead: %s", error)

@@ -29,7 +29,12 @@ class Outage:
             elif now - self._told_s < _REMIND_S:
                 return
             self._told_s = now
-        self._log.warning("%s: Redis does not answer: %s; trying on", self._what, error)
+        self._log.warning(
+            "%s: Redis does not answer: %s; trying on",
+            self._what,
+            error,
+            extra={"event": "redis_away", "cause": type(error).__name__},
+        )
 
     def over(self) -> None:
         """A success."""
@@ -38,4 +43,9 @@ class Outage:
         with self._lock:
             since_s, self._since_s = self._since_s, None
         if since_s is not None:
-            self._log.info("%s: Redis is back after %.1f s", self._what, time.monotonic() - since_s)
+            self._log.info(
+                "%s: Redis is back after %.1f s",
+                self._what,
+                time.monotonic() - since_s,
+                extra={"event": "redis_back"},
+            )

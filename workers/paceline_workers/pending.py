@@ -20,6 +20,9 @@ class PendingQueue:
 
     def __init__(self, capacity: int) -> None:
         self._capacity = capacity
+        # Whoever waits for room is woken when there is room for several: to wake a thread for each
+        # message taken costs more than the message.
+        self._low = capacity // 2
         self._order = count()
         self._heap: list[tuple[int, int, Leased]] = []
         lock = threading.Lock()
@@ -59,11 +62,20 @@ class PendingQueue:
         with self._some:
             if not self._some.wait_for(lambda: self._heap or self._closed, timeout_s):
                 return None
-            if not self._heap:
-                return None
-            leased = heapq.heappop(self._heap)[2]
+            return self._pop()
+
+    def get_now(self) -> Leased | None:
+        """The most urgent message; None when there is none."""
+        with self._some:
+            return self._pop()
+
+    def _pop(self) -> Leased | None:
+        if not self._heap:
+            return None
+        leased = heapq.heappop(self._heap)[2]
+        if len(self._heap) <= self._low:
             self._room.notify()
-            return leased
+        return leased
 
     def drain(self) -> list[Leased]:
         """All that is pending, taken out."""

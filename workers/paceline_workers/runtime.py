@@ -34,6 +34,7 @@ from paceline.shared_config import publish
 from paceline.version import __version__
 from paceline_workers import jobs
 from paceline_workers.delivery import Delivery, Route
+from paceline_workers.exchange import Exchange
 from paceline_workers.gate import WireGate
 from paceline_workers.heartbeat import Heartbeat
 from paceline_workers.outage import Outage
@@ -43,6 +44,7 @@ from paceline_workers.sender import Sender
 from paceline_workers.settler import Settler
 from paceline_workers.transports.adapter import GatedAdapter
 from paceline_workers.transports.connection import Connector
+from paceline_workers.transports.network import Network, WatchedConnector
 from paceline_workers.transports.pool import ConnectionPool, Retirement
 from paceline_workers.transports.watchdog import Watchdog
 from paceline_workers.worker import PacelineWorker
@@ -98,6 +100,7 @@ class WorkerRuntime:
         self._outage = Outage(log, "take")
         self._high_again_s = 0.0
         self._watchdog = Watchdog(self._clock.monotonic_s)
+        self._network = Network()
         self._pool = self._make_pool()
         self._sender = self._make_sender()
         self._rq = PacelineWorker(
@@ -117,6 +120,7 @@ class WorkerRuntime:
             self._rq.nudge,
             period_s=destination.heartbeat_s,
             elapsed_s=self._clock.elapsed_s,
+            totals=self._totals,
         )
 
     @property
@@ -135,7 +139,12 @@ class WorkerRuntime:
         self._watchdog.start()
         self._sender.start()
         self._heartbeat.start()
-        log.info("worker %s of %s started", self.name, self.destination.name)
+        log.info(
+            "worker %s of %s started",
+            self.name,
+            self.destination.name,
+            extra={"event": "started", "worker": self.name},
+        )
         try:
             self._rq.run()
         finally:
@@ -146,7 +155,9 @@ class WorkerRuntime:
             self._watchdog.stop()
             if lost:
                 log.error("stopped with %d outcomes unsettled: their leases run out", lost)
-            log.info("worker %s stopped", self.name)
+            log.info(
+                "worker %s stopped", self.name, extra={"event": "stopped", "worker": self.name}
+            )
         return lost
 
     def stop(self) -> None:
@@ -216,8 +227,9 @@ class WorkerRuntime:
 
     def _make_pool(self) -> ConnectionPool:
         d = self.destination
-        connectors = [
-            Connector(
+        connectors: list[Connector] = [
+            WatchedConnector(
+                self._network,
                 url,
                 connect_timeout_s=d.connect_timeout_s,
                 read_timeout_s=d.read_timeout_s,
@@ -242,12 +254,14 @@ class WorkerRuntime:
             elapsed_s=self._clock.elapsed_s,
         )
 
-        def make_delivery() -> Delivery:
+        exchange = Exchange(self.store, Pinned(self._client), self._clock.elapsed_s)
+
+        def make_delivery(settler: Settler) -> Delivery:
             return Delivery(
                 self._profile,
                 Route(d.urls[0], d.id_header),
                 adapter,
-                WireGate(self.store, Pinned(self._client), self._clock, self.stopping),
+                WireGate(exchange, settler, self._clock, self.stopping),
                 worker=self.name,
                 clock=self._clock,
                 rand=random.random,
@@ -274,6 +288,10 @@ class WorkerRuntime:
             "run_id": self._facts_pin.current_run_id(),
             "memory_bytes": memory_bytes(),
             "connections": self._pool.open_connections,
-            "connection_counts": dict(self._pool.counts),
+            **self._network.facts(),
             **self._sender.counts(),
         }
+
+    def _totals(self) -> Mapping[str, int]:
+        self._network.look()
+        return {**self._pool.counts, "retransmits": self._network.retransmits}

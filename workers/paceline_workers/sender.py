@@ -13,7 +13,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
-from dataclasses import dataclass, field
+from dataclasses import dataclass
 
 from paceline.clock import Clock
 from paceline.outbox import Leased, Settlement
@@ -34,16 +34,19 @@ log = logging.getLogger("paceline.sender")
 
 
 @dataclass(slots=True)
-class _Batch:
-    ids: set[str] = field(default_factory=set)
-    begun_s: dict[str, float] = field(default_factory=dict)
+class _Desk:
+    """One thread: its delivery, and the request it has on the wire since ``begun_s``."""
+
+    delivery: Delivery | None = None
+    nonce: str = ""
+    begun_s: float | None = None
 
 
 class Sender:
     """Threads between the outbox and the wire.
 
-    ``make_delivery`` is called once in each thread. ``total_timeout_s`` bounds one request, for
-    the judgement of which batches are stuck.
+    ``make_delivery(settler)`` is called once in each thread. ``total_timeout_s`` bounds one
+    request, for the judgement of which batches are stuck.
     """
 
     def __init__(
@@ -51,7 +54,7 @@ class Sender:
         threads: int,
         queue: PendingQueue,
         pool: ConnectionPool,
-        make_delivery: Callable[[], Delivery],
+        make_delivery: Callable[[Settler], Delivery],
         settler_of: Callable[[Callable[[Sequence[Settlement]], None]], Settler],
         *,
         clock: Clock,
@@ -65,12 +68,13 @@ class Sender:
         self._total_timeout_s = total_timeout_s
         self._stopping = stopping
         self._closed_until_s = 0.0
-        self._batches: dict[str, _Batch] = {}
+        self._batches: dict[str, set[str]] = {}  # ids not settled yet, by nonce
         self._lock = threading.Lock()
         self.settler = settler_of(self._on_settled)
+        self._desks = [_Desk() for _ in range(threads)]
         self._threads = [
-            threading.Thread(target=self._run, name=f"sender-{n}", daemon=True)
-            for n in range(threads)
+            threading.Thread(target=self._run, args=(desk,), name=f"sender-{n}", daemon=True)
+            for n, desk in enumerate(self._desks)
         ]
 
     def start(self) -> None:
@@ -105,7 +109,7 @@ class Sender:
         """
         missing = dict.fromkeys(ids)
         with self._lock:
-            self._batches[nonce] = _Batch(set(missing))
+            self._batches[nonce] = set(missing)
         accepted = 0
         try:
             for leased in messages:
@@ -143,12 +147,13 @@ class Sender:
     def nonces_to_renew(self) -> list[str]:
         """Batches with unsettled messages, but for those in which a request is stuck."""
         limit = self._clock.monotonic_s() - self._total_timeout_s - STUCK_AFTER_S
+        stuck = {
+            desk.nonce
+            for desk in self._desks
+            if (since := desk.begun_s) is not None and since <= limit
+        }
         with self._lock:
-            return [
-                nonce
-                for nonce, batch in self._batches.items()
-                if all(since > limit for since in batch.begun_s.values())
-            ]
+            return [nonce for nonce in self._batches if nonce not in stuck]
 
     def lost(self, nonces: Iterable[str]) -> None:
         """Batches that are leased to us no more: begin and settle will say so for each message."""
@@ -157,14 +162,17 @@ class Sender:
 
     def counts(self) -> dict[str, int]:
         """What is held: messages queued, in flight, outcomes unsettled."""
-        with self._lock:
-            flying = sum(len(batch.begun_s) for batch in self._batches.values())
-        return {"queued": len(self._queue), "in_flight": flying, "unsettled": len(self.settler)}
+        carried = sum(desk.delivery.carried for desk in self._desks if desk.delivery is not None)
+        return {
+            "queued": len(self._queue),
+            "in_flight": sum(desk.begun_s is not None for desk in self._desks),
+            "unsettled": len(self.settler) + carried,
+        }
 
     # -- the threads ------------------------------------------------------------------------
 
-    def _run(self) -> None:
-        delivery = self._make_delivery()
+    def _run(self, desk: _Desk) -> None:
+        delivery = desk.delivery = self._make_delivery(self.settler)
         try:
             while not self._stopping.is_set():
                 if not self._pool.enter(_POLL_S):
@@ -173,17 +181,27 @@ class Sender:
                     # A thread keeps its place while it may: handing it on after each message
                     # would wake another thread for every one of them.
                     while not self._stopping.is_set() and self._pool.may_stay():
-                        leased = self._queue.get(_POLL_S)
+                        leased = self._next(delivery)
                         if leased is not None:
-                            self._send(delivery, leased)
+                            self._send(desk, delivery, leased)
                 finally:
+                    delivery.flush()
                     self._pool.leave()
         finally:
             delivery.close()
 
-    def _send(self, delivery: Delivery, leased: Leased) -> None:
+    def _next(self, delivery: Delivery) -> Leased | None:
+        leased = self._queue.get_now()
+        if leased is None:
+            # The last outcome does not wait for a message that may never come.
+            delivery.flush()
+            leased = self._queue.get(_POLL_S)
+        return leased
+
+    def _send(self, desk: _Desk, delivery: Delivery, leased: Leased) -> None:
         def on_wire() -> None:
-            self._note(leased, self._clock.monotonic_s())
+            desk.nonce = leased.nonce
+            desk.begun_s = self._clock.monotonic_s()
 
         try:
             settlement = delivery.deliver(leased, on_wire)
@@ -195,42 +213,31 @@ class Sender:
             self._give_back(leased.id, leased.nonce)
         except Exception as error:
             log.exception("message %s: delivery failed unexpectedly", leased.id)
-            self._settle_defect(delivery, leased, error)
+            self._settle_defect(delivery, leased, error, wrote=desk.begun_s is not None)
         else:
             if settlement is None:
                 self._drop_from_batch(leased.nonce, leased.id)
             else:
+                delivery.carry(settlement)
                 if settlement.action in ("throttled", "held"):
                     # The gate closes when this is settled; what would begin until then need not.
+                    delivery.flush()
                     self._close_for(settlement.delay_s or None, settlement.why)
-                self._note(leased, None)
-                self.settler.settle(settlement, self._stopping)
         finally:
-            self._note(leased, None)
+            desk.begun_s = None
 
-    def _settle_defect(self, delivery: Delivery, leased: Leased, error: Exception) -> None:
+    def _settle_defect(
+        self, delivery: Delivery, leased: Leased, error: Exception, *, wrote: bool
+    ) -> None:
         """A defect of ours must neither lose the message nor take it round for ever: one that
         never reached the wire is a dead letter; for one that may have, its lease runs out, and
         the reaper records it as ambiguous and charges it."""
-        with self._lock:
-            batch = self._batches.get(leased.nonce)
-            wrote = batch is not None and leased.id in batch.begun_s
         if wrote:
             self._drop_from_batch(leased.nonce, leased.id)
         else:
             self.settler.put(
                 delivery.dead_letter(leased, "internal", f"internal: {type(error).__name__}")
             )
-
-    def _note(self, leased: Leased, since_s: float | None) -> None:
-        with self._lock:
-            batch = self._batches.get(leased.nonce)
-            if batch is None:
-                return
-            if since_s is None:
-                batch.begun_s.pop(leased.id, None)
-            else:
-                batch.begun_s[leased.id] = since_s
 
     def _close_for(self, reopens_s: float | None, what: str) -> None:
         wait_s = _LOOK_AGAIN_S if reopens_s is None else min(reopens_s, _LOOK_AGAIN_S)
@@ -250,10 +257,10 @@ class Sender:
 
     def _drop_from_batch(self, nonce: str, message_id: str) -> None:
         with self._lock:
-            batch = self._batches.get(nonce)
-            if batch is not None:
-                batch.ids.discard(message_id)
-                if not batch.ids:
+            ids = self._batches.get(nonce)
+            if ids is not None:
+                ids.discard(message_id)
+                if not ids:
                     del self._batches[nonce]
 
     # -- the end ----------------------------------------------------------------------------

@@ -1,4 +1,7 @@
-"""Outcomes on their way to Redis: many in one call, kept until Redis has accepted them.
+"""Outcomes on their way to Redis beside the gate: many in one call, kept until Redis accepts them.
+
+Sender threads settle with their next ask (gate.py). Here is what has no such ask: messages given
+back, what Redis refused to settle with the rest, and what is left when a thread ends.
 
 An outcome in memory is the one thing a worker cannot get back: while Redis is away it waits here,
 and the call is repeated until it is accepted (settle moves nothing twice).
@@ -13,11 +16,12 @@ from collections.abc import Callable, Sequence
 import redis.exceptions
 
 from paceline.outbox import OutboxStore, Settlement
+from paceline_workers.narrator import tell
 from paceline_workers.outage import Outage
 
 MOST_IN_ONE_CALL = 64
-#: Settlements are gathered for this long: one call, one fsync, for all of them. Short, for the
-#: threads that brought them wait.
+#: Settlements are gathered for this long: one call, one fsync, for all of them. Short, for a
+#: thread may wait for one.
 GATHER_S = 0.001
 _RETRY_S = 0.2
 _LOOK_S = 0.25
@@ -116,15 +120,29 @@ class Settler:
                 )
             return self._waiting[:most]
 
+    def accepted(self, settlements: Sequence[Settlement], words: Sequence[str]) -> None:
+        """What Redis made of outcomes, whoever brought them there: told, and off our hands."""
+        for settlement, word in zip(settlements, words, strict=True):
+            if word not in ("ok", "repeat"):
+                log.warning(
+                    "settle: %s of message %s came %s",
+                    settlement.action,
+                    settlement.id,
+                    word,
+                    extra={"event": "lease_lost", "message_id": settlement.id, "cause": word},
+                )
+            if settlement.action != "sent" and word == "ok":
+                tell(self._store.destination, settlement)
+        self._settled(settlements)
+
     def _accept(self, piece: Sequence[Settlement], words: Sequence[str]) -> None:
         with self._changed:
             del self._waiting[: len(piece)]
-        for settlement, word in zip(piece, words, strict=True):
-            if word not in ("ok", "repeat"):
-                log.warning(
-                    "settle: %s of message %s came %s", settlement.action, settlement.id, word
-                )
-        self._off_its_hands(piece)
+            events = [self._awaited.pop(id(settlement), None) for settlement in piece]
+        self.accepted(piece, words)
+        for event in events:
+            if event is not None:
+                event.set()
 
     def _stand_aside(self, piece: Sequence[Settlement], error: Exception) -> int:
         """Redis refuses the call, or it cannot even be made: by one outcome in it, or all of them

@@ -422,7 +422,12 @@ class _Outage:
             self._delay_s = min(self._delay_s * 2, _RETRY_MAX_S)
         if self._began_at == now_s or now_s - self._logged_at > _REMIND_S:
             self._logged_at = now_s
-            self._log.warning("%s: Redis fails, trying on: %r", self._what, error)
+            self._log.warning(
+                "%s: Redis fails, trying on: %r",
+                self._what,
+                error,
+                extra={"event": "redis_away", "cause": type(error).__name__},
+            )
         return self._delay_s
 
     def over(self) -> bool:
@@ -430,7 +435,10 @@ class _Outage:
         if self._began_at is None:
             return False
         self._log.warning(
-            "%s: Redis is back after %.1f s", self._what, time.monotonic() - self._began_at
+            "%s: Redis is back after %.1f s",
+            self._what,
+            time.monotonic() - self._began_at,
+            extra={"event": "redis_back"},
         )
         self._began_at = None
         return True

@@ -2,6 +2,9 @@
 --@lib
 -- enqueue: new -> ready, or scheduled when it is not due yet. A function, so that any language
 -- can call it: FCALL paceline_enqueue 1 '{destination}' '<payload>' '<options as JSON>'
+-- And for many at once, FCALL paceline_enqueue_many 1 '{destination}' payload options payload options
+-- ...: each is taken or refused by itself, and there is one reply for each. Redis reads a pipeline of
+-- single calls by 16 KiB, and under appendfsync always syncs after each piece; one call is one sync.
 --
 -- KEYS  {destination}
 -- ARGV  payload bytes (kept as they are, never parsed here: cjson turns [] into {} and loses
@@ -11,7 +14,7 @@
 --       not_before and expires (unix seconds), delay_s and ttl_s (seconds from now)
 -- Returns "new", or "already" (same id, same payload: a repeated call).
 -- Errors  PLINVALID, PLTOOBIG, PLUNKNOWN, PLCONFLICT, PLFULL, PLDRAINING: then nothing was written.
-local VERSION = 1
+local VERSION = 2
 local PRIORITIES = {high = '0', normal = '1', bulk = '2'}
 local OPTIONS = {id = 'string', priority = 'string', tenant = 'string', campaign = 'string',
   not_before = 'number', expires = 'number', delay_s = 'number', ttl_s = 'number'}
@@ -73,26 +76,40 @@ local function answer_known(id, name, payload)
     .. ' was used before with another payload; use a new id for a new message')
 end
 
-local function enqueue(keys, args)
-  if #keys ~= 1 or not keys[1]:match('^{[a-z0-9][a-z0-9_-]*}$') then
-    return refuse('PLINVALID', "key: must be one key, the destination in braces, as '{maxmd}'")
-  end
-  T = keys[1]
-  local payload, now = args[1], clock(args[3])
-  if #args < 2 or #args > 3 then
-    return refuse('PLINVALID', 'arguments: must be the payload and the options as JSON')
-  end
+-- What all messages of one call share, read once: configuration, counters, whether it drains.
+local COUNTERS = {'accepted', 'moved_in', 'sent', 'expired', 'cancelled', 'dropped', 'moved_out',
+  'bytes', 'seq'}
+local function open_intake(tag)
+  T = tag
   local cfg = redis.call('HMGET', K('cfg'), 'max_payload', 'max_count', 'max_bytes')
-  if not cfg[1] then
-    return refuse('PLUNKNOWN', 'destination ' .. string.sub(T, 2, -2)
-      .. ' is not configured here; start a daemon whose configuration has it, or mend the name')
+  if not cfg[1] then return nil end
+  local n = redis.call('HMGET', K('n'), unpack(COUNTERS))
+  for i = 1, #COUNTERS do n[i] = tonumber(n[i] or 0) end
+  return {max_payload = tonumber(cfg[1]), max_count = tonumber(cfg[2]), max_bytes = tonumber(cfg[3]),
+    live = n[1] + n[2] - n[3] - n[4] - n[5] - n[6] - n[7], bytes = n[8], seq = n[9],
+    draining = redis.call('HGET', K('gate'), 'draining'), ringed = {}}
+end
+
+local function put_ready(intake, m)
+  local lane = m.prio .. ':' .. m.tenant
+  if intake.ringed[lane] then
+    m.state = 'R'
+    redis.call('ZADD', K('r:' .. lane), m.seq, m.id)
+  elseif to_ready(m) then
+    -- Wakes a sleeping scheduler; at most a few tokens stand there, whoever reads them.
+    redis.call('LPUSH', K('wake'), '1')
+    redis.call('LTRIM', K('wake'), 0, 3)
   end
-  local o, problem = read_options(args[2])
+  intake.ringed[lane] = true
+end
+
+local function enter(intake, payload, options, now)
+  local o, problem = read_options(options)
   if not o then return refuse('PLINVALID', problem) end
   if #payload == 0 then return refuse('PLINVALID', 'payload: empty') end
-  if #payload > tonumber(cfg[1]) then
-    return refuse('PLTOOBIG', 'payload: ' .. #payload .. ' bytes, over the ' .. cfg[1]
-      .. ' that max_payload_bytes of the destination allows')
+  if #payload > intake.max_payload then
+    return refuse('PLTOOBIG', 'payload: ' .. #payload .. ' bytes, over the '
+      .. string.format('%.0f', intake.max_payload) .. ' that max_payload_bytes of the destination allows')
   end
 
   local name = K('m:' .. o.id)
@@ -108,43 +125,71 @@ local function enqueue(keys, args)
   if expires > 0 and due >= expires then
     return refuse('PLINVALID', 'options.expires: not after not_before')
   end
-  if redis.call('HGET', K('gate'), 'draining') then
+  if intake.draining then
     return refuse('PLDRAINING', 'destination ' .. string.sub(T, 2, -2)
       .. ' is draining and takes nothing new; wait, or have an operator resume it')
   end
-  local n = redis.call('HMGET', K('n'), 'accepted', 'moved_in', 'sent', 'expired', 'cancelled',
-    'dropped', 'moved_out', 'bytes')
-  for i = 1, 8 do n[i] = tonumber(n[i] or 0) end
-  local live = n[1] + n[2] - n[3] - n[4] - n[5] - n[6] - n[7]
-  if live >= tonumber(cfg[2]) then
-    return refuse('PLFULL', 'outbox: ' .. live .. ' messages wait, max_messages is ' .. cfg[2]
-      .. '; try again when some are sent')
+  if intake.live >= intake.max_count then
+    return refuse('PLFULL', 'outbox: ' .. intake.live .. ' messages wait, max_messages is '
+      .. string.format('%.0f', intake.max_count) .. '; try again when some are sent')
   end
-  if n[8] + #payload > tonumber(cfg[3]) then
-    return refuse('PLFULL', 'outbox: ' .. n[8] .. ' bytes wait, max_bytes is ' .. cfg[3]
-      .. '; try again when some are sent')
+  if intake.bytes + #payload > intake.max_bytes then
+    return refuse('PLFULL', 'outbox: ' .. intake.bytes .. ' bytes wait, max_bytes is '
+      .. string.format('%.0f', intake.max_bytes) .. '; try again when some are sent')
   end
 
   local tenant, campaign = o.tenant or '', o.campaign or ''
-  local seq = redis.call('HINCRBY', K('n'), 'seq', 1)
-  local m = {id = o.id, prio = o.priority, tenant = tenant, seq = seq}
+  intake.seq = intake.seq + 1
+  bump('seq')
+  local m = {id = o.id, prio = o.priority, tenant = tenant, seq = intake.seq}
   local later = due > now
   redis.call('SET', name, struct.pack(HEADER, 'P', later and 'W' or 'R', 0, 0, NO_NONCE, m.prio, '-',
-    seq, now, expires, due, #tenant, #campaign, 0) .. tenant .. campaign .. payload)
-  if later then
-    redis.call('ZADD', K('s'), due, o.id)
-  elseif to_ready(m) then
-    -- Wakes a sleeping scheduler; at most a few tokens stand there, whoever reads them.
-    redis.call('LPUSH', K('wake'), '1')
-    redis.call('LTRIM', K('wake'), 0, 3)
-  end
+    m.seq, now, expires, due, #tenant, #campaign, 0) .. tenant .. campaign .. payload)
+  if later then redis.call('ZADD', K('s'), due, o.id) else put_ready(intake, m) end
   if expires > 0 then redis.call('ZADD', K('e'), expires, o.id) end
+  intake.live, intake.bytes = intake.live + 1, intake.bytes + #payload
   bump('accepted')
   bump('bytes', #payload)
-  write_tally()
   return 'new'
 end
 
+-- One reply a message. What stops one half-way (a key of ours that somebody overwrote) is its own
+-- error: the others' counters are written all the same.
+local function enqueue_all(keys, args, count)
+  if #keys ~= 1 or not keys[1]:match('^{[a-z0-9][a-z0-9_-]*}$') then
+    return nil, refuse('PLINVALID', "key: must be one key, the destination in braces, as '{maxmd}'")
+  end
+  local now, intake, replies = clock(args[2 * count + 1]), open_intake(keys[1]), {}
+  if not intake then
+    return nil, refuse('PLUNKNOWN', 'destination ' .. string.sub(keys[1], 2, -2)
+      .. ' is not configured here; start a daemon whose configuration has it, or mend the name')
+  end
+  for i = 1, count do
+    local fine, reply = pcall(enter, intake, args[2 * i - 1], args[2 * i], now)
+    if not fine and type(reply) ~= 'table' then reply = redis.error_reply('ERR ' .. tostring(reply)) end
+    replies[i] = reply
+  end
+  write_tally()
+  return replies
+end
+
+local function enqueue(keys, args)
+  if #args < 2 or #args > 3 then
+    return refuse('PLINVALID', 'arguments: must be the payload and the options as JSON')
+  end
+  local replies, problem = enqueue_all(keys, args, 1)
+  return replies and replies[1] or problem
+end
+
+local function enqueue_many(keys, args)
+  if #args < 2 then
+    return refuse('PLINVALID', 'arguments: must be a payload and its options as JSON, for each message')
+  end
+  local replies, problem = enqueue_all(keys, args, math.floor(#args / 2))
+  return replies or problem
+end
+
 redis.register_function('paceline_enqueue', enqueue)
+redis.register_function('paceline_enqueue_many', enqueue_many)
 redis.register_function{function_name = 'paceline_version', flags = {'no-writes'},
   callback = function() return VERSION end}

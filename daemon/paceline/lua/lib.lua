@@ -33,13 +33,39 @@ local function clock(injected)
   return t[1] * 1000000 + t[2]
 end
 
-local tally = {}
+local tally, touched, keep_ms = {}, {}, nil
 local function bump(field, by) tally[field] = (tally[field] or 0) + (by or 1) end
-local function write_tally()
-  for field, by in pairs(tally) do
-    if by ~= 0 then redis.call('HINCRBY', K('n'), field, by) end
+-- Adds whole numbers to the fields of a hash. Several at once in two calls: each call costs more
+-- than its work. As text, for a large number would be written with an exponent.
+local function add_up(name, sums)
+  local fields = {}
+  for field, by in pairs(sums) do
+    if by ~= 0 then fields[#fields + 1] = field end
   end
-  tally = {}
+  if #fields < 3 then
+    for _, field in ipairs(fields) do
+      redis.call('HINCRBY', K(name), field, string.format('%.0f', sums[field]))
+    end
+    return
+  end
+  local old, pairs_now = redis.call('HMGET', K(name), unpack(fields)), {}
+  for i, field in ipairs(fields) do
+    pairs_now[2 * i - 1] = field
+    pairs_now[2 * i] = string.format('%.0f', tonumber(old[i] or 0) + sums[field])
+  end
+  redis.call('HSET', K(name), unpack(pairs_now))
+end
+
+-- At the end of every script: the counters, and batches that have become empty go.
+local function write_tally()
+  add_up('n', tally)
+  for nonce in pairs(touched) do
+    if redis.call('EXISTS', K('b:' .. nonce)) == 0 then
+      redis.call('DEL', K('bm:' .. nonce))
+      redis.call('ZREM', K('batches'), nonce)
+    end
+  end
+  tally, touched, keep_ms = {}, {}, nil
 end
 
 -- The header as a table, or nil where there is no live message of that id. pcall: a key of another
@@ -94,14 +120,10 @@ local function to_scheduled(m, due)
   redis.call('ZADD', K('s'), due, m.id)
 end
 
--- Out of the batch that holds it; an empty batch goes.
+-- Out of the batch that holds it; an empty batch goes (write_tally).
 local function from_batch(m)
-  local batch = K('b:' .. m.nonce)
-  redis.call('SREM', batch, m.id)
-  if redis.call('EXISTS', batch) == 0 then
-    redis.call('DEL', K('bm:' .. m.nonce))
-    redis.call('ZREM', K('batches'), m.nonce)
-  end
+  redis.call('SREM', K('b:' .. m.nonce), m.id)
+  touched[m.nonce] = true
 end
 
 local function leave(m)
@@ -131,7 +153,7 @@ local function finish(m, state, now, nonce, sha, provider_id)
   if not sha or #sha ~= 20 then
     sha = sha1_raw(redis.sha1hex(redis.call('GETRANGE', name, m.body_from, -1)))
   end
-  local keep_ms = math.floor(tonumber(redis.call('HGET', K('cfg'), 'record_us')) / 1000)
+  keep_ms = keep_ms or math.floor(tonumber(redis.call('HGET', K('cfg'), 'record_us')) / 1000)
   redis.call('SET', name, 'p' .. state .. nonce .. struct.pack('>d', now) .. sha
     .. string.sub(provider_id or '', 1, 100), 'PX', keep_ms)
   redis.call('PEXPIRE', K('a:' .. m.id), keep_ms)
@@ -150,8 +172,9 @@ local function expire_message(m, now)
 end
 
 -- Paused, or held: what, until when (us, -1 for ever), why. nil when the way is free.
-local function closed(now)
-  local g = redis.call('HMGET', K('gate'), 'pause_until', 'pause_why',
+-- `g` is given where the caller has read these five fields (and more after them) itself.
+local function closed(now, g)
+  g = g or redis.call('HMGET', K('gate'), 'pause_until', 'pause_why',
     'hold_until', 'hold_why', 'hold_kind')
   local pause, hold = tonumber(g[1] or 0), tonumber(g[3] or 0)
   if pause == -1 or pause > now then return 'paused', pause, g[2] or '' end

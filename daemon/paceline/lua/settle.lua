@@ -25,7 +25,8 @@ local SLOTS_US = {1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000, 500000,
 T = KEYS[1]
 local now = clock(ARGV[1])
 local histogram, outcomes, results, gate = {}, {}, {}, {good = 0}
-local cfg = redis.call('HMGET', K('cfg'), 'throttle_first_us', 'throttle_cap_us')
+local cfg = redis.call('HMGET', K('cfg'), 'throttle_first_us', 'throttle_cap_us', 'record_us')
+keep_ms = math.floor(tonumber(cfg[3]) / 1000)
 
 local function add(t, field, by) t[field] = (t[field] or 0) + by end
 local function observe(name, us)
@@ -54,6 +55,7 @@ local function throttle(delay_us, why, begun)
   if begun > last or count == 0 then
     count = count + 1
     redis.call('HSET', K('gate'), 'throttles', count, 'throttle_at', now)
+    gate.throttles, gate.throttle_at = count, now
     bump('throttles')
   end
   if delay_us <= 0 then
@@ -63,7 +65,11 @@ local function throttle(delay_us, why, begun)
 end
 
 local function result(letter)
-  gate.recent = gate.recent or redis.call('HGET', K('gate'), 'recent') or ''
+  if not gate.recent then
+    local g = redis.call('HMGET', K('gate'), 'recent', 'throttles', 'throttle_at')
+    gate.recent, gate.throttles = g[1] or '', tonumber(g[2] or 0)
+    gate.throttle_at = tonumber(g[3] or 0)
+  end
   gate.recent = string.sub(gate.recent .. letter, -100)
 end
 
@@ -181,16 +187,10 @@ end
 if gate.recent then redis.call('HSET', K('gate'), 'recent', gate.recent) end
 -- One success that began after the refusal ends the doubling: the provider takes requests again.
 -- One that was under way already tells nothing.
-if gate.good > 0 then
-  local g = redis.call('HMGET', K('gate'), 'throttles', 'throttle_at')
-  if tonumber(g[1] or 0) > 0 and gate.good > tonumber(g[2] or 0) then
-    redis.call('HSET', K('gate'), 'throttles', 0)
-  end
+if gate.good > 0 and gate.throttles > 0 and gate.good > gate.throttle_at then
+  redis.call('HSET', K('gate'), 'throttles', 0)
 end
-for field, by in pairs(histogram) do
-  if string.sub(field, -4) == ':sum' then redis.call('HINCRBYFLOAT', K('h'), field, by)
-  else redis.call('HINCRBY', K('h'), field, by) end
-end
-for field, by in pairs(outcomes) do redis.call('HINCRBY', K('o'), field, by) end
+add_up('h', histogram)
+add_up('o', outcomes)
 write_tally()
 return results

@@ -8,16 +8,41 @@
 -- others, and for each the bucket holds one permit less (gate.k), until it is back or known dead.
 -- Where that would leave no bucket, they are not given out.
 --
+-- A worker's totals (connections opened, reused, closed by reason, ...) become the destination's
+-- here, each event once: the facts carry `totals`, {process, now, counted}, see totals.py. What is
+-- remembered of the same process is subtracted; where nothing is (it was buried, or Redis came back
+-- empty), what it knows to have been counted.
+--
 -- KEYS  {destination}
 -- ARGV  now_us or '', op, worker id, connections open now, facts about the worker (JSON)
 --   op  beat   alive (again); asks for its share
---       leave  stopped cleanly, everything settled or given back
+--       leave  stopped cleanly, everything settled or given back; of its facts only totals count
 --       bury   known dead (its process is gone): its slots are free and owe nothing
 -- Returns {allowance, live workers, bucket size K}
 T = KEYS[1]
 local now, op, me, open = clock(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
 local cfg = redis.call('HMGET', K('cfg'), 'lease_us', 'connections', 'burst', 'reserve')
 local lease_us, most, burst = tonumber(cfg[1]), tonumber(cfg[2]), tonumber(cfg[3])
+
+local function totals_of(json)
+  local ok, facts = pcall(cjson.decode, json or '')
+  local totals = ok and type(facts) == 'table' and facts.totals
+  if type(totals) == 'table' and type(totals.now) == 'table' then return totals end
+  return nil
+end
+
+local told = op ~= 'bury' and totals_of(ARGV[5])
+if told then
+  local last = totals_of(redis.call('HGET', K('facts'), me))
+  local known = type(told.counted) == 'table' and told.counted or {}
+  if last and last.process == told.process then known = last.now end
+  for name, total in pairs(told.now) do
+    -- The prefix keeps what a worker says apart from the law's terms.
+    local more = (tonumber(total) or 0) - (tonumber(known[name]) or 0)
+    bump('net:' .. name, math.max(0, math.floor(more)))
+  end
+  write_tally()
+end
 
 if op == 'beat' then
   redis.call('ZADD', K('workers'), now + lease_us, me)

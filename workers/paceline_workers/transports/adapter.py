@@ -3,30 +3,35 @@
 The gate must be asked when the connection is up and the very next thing is the first byte: name
 look-up, TCP and TLS can take seconds, and a permit drawn before them would be spent late. requests'
 own adapter hides the moment inside urllib3, which also retries, swallows errors of the write and
-closes connections on any error it does not know; so this adapter takes the same urllib3
-connections and performs the three steps itself.
+closes connections on any error it does not know; so this adapter performs the three steps itself,
+on connections of its own (http1.py writes and reads).
 
 One adapter is shared by all sender threads, each with its own Session.
 """
 
 from __future__ import annotations
 
-import http.client
 import socket
-import struct
 from collections.abc import Callable, Mapping
 from dataclasses import replace
+from datetime import timedelta
 from typing import Any
 
 import requests
-import urllib3.exceptions
 from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
-from urllib3.response import BaseHTTPResponse
 
 from paceline_workers.outcome import Failure
 from paceline_workers.transports.connection import Link, TransportError, is_readable
+from paceline_workers.transports.http1 import (
+    CutShort,
+    RawReply,
+    Unreadable,
+    read_reply,
+    request_bytes,
+)
 from paceline_workers.transports.pool import ConnectionPool
+from paceline_workers.transports.tcp_state import CLOSE_WAIT, tcp_state
 from paceline_workers.transports.watchdog import Watchdog
 
 #: At most this much of a reply is read; a provider's answer is small, and a hostile one is not.
@@ -36,7 +41,7 @@ STALE_PERMIT_S = 0.1
 
 Gate = Callable[[], float]
 
-_NO_REPLY = (OSError, http.client.HTTPException, urllib3.exceptions.HTTPError)
+_NO_REPLY = (OSError, CutShort, Unreadable)
 
 
 class GatedRequest(requests.PreparedRequest):
@@ -44,19 +49,28 @@ class GatedRequest(requests.PreparedRequest):
 
     ``gate()`` blocks until a permit's time has come and returns that moment, on the clock
     ``elapsed_s``; or raises to call the request off (nothing was written then).
-    ``wire_s`` and ``latency_s`` are filled in: when the first byte was written (monotonic
+    ``before_connect()`` is called where a new connection must be opened first, which may take
+    seconds. ``wire_s`` and ``latency_s`` are filled in: when the first byte was written (monotonic
     seconds; None: never) and the seconds from it to the last byte read.
     """
 
     def __init__(
-        self, method: str, url: str, headers: Mapping[str, str], body: bytes, gate: Gate
+        self,
+        method: str,
+        url: str,
+        headers: Mapping[str, str],
+        body: bytes,
+        gate: Gate,
+        before_connect: Callable[[], None] = lambda: None,
     ) -> None:
         super().__init__()
         self.method = method
         self.url = url
-        self.headers = CaseInsensitiveDict(headers)
+        # As they are: nothing looks one up here, and a copy for each request costs.
+        self.headers = headers  # type: ignore[assignment]
         self.body = body
         self.gate = gate
+        self.before_connect = before_connect
         self.wire_s: float | None = None
         self.latency_s: float | None = None
         self.truncated = False
@@ -105,7 +119,7 @@ class GatedAdapter(BaseAdapter):
 
     def _ready_link(self, request: GatedRequest) -> Link:
         """An open connection and a permit whose time has come, both fresh."""
-        link = self._pool.checkout()
+        link = self._pool.checkout(request.before_connect)
         while True:
             try:
                 due_s = request.gate()
@@ -116,20 +130,25 @@ class GatedAdapter(BaseAdapter):
             if not link.is_quiet():
                 link.broken = True
                 self._pool.checkin(link)
-                link = self._pool.checkout()
+                link = self._pool.checkout(request.before_connect)
             if self._elapsed_s() - due_s <= STALE_PERMIT_S:
                 return link
 
     def _exchange(self, request: GatedRequest, link: Link) -> requests.Response:
-        sock = link.http.sock
-        assert sock is not None
-        before = _acked_bytes(sock)
+        sock = link.wire.sock
+        pieces = request_bytes(
+            request.method or "POST",
+            link.target,
+            link.wire.host,
+            request.headers,
+            request.body,  # type: ignore[arg-type]
+        )
+        before = link.wire.acked()
         request.wire_s = self._monotonic_s()
         guarded = self._watchdog.guard(sock, request.wire_s + self._total_timeout_s)
         link.requests += 1
         try:
-            raw = _converse(request, link)
-            body, ends_itself = _read_body(raw)
+            raw = _converse(pieces, link)
         except TransportError as error:
             if guarded.fired:
                 raise TransportError(Failure("read", "deadline", False)) from error
@@ -141,37 +160,30 @@ class GatedAdapter(BaseAdapter):
             request.latency_s = self._monotonic_s() - request.wire_s
         if guarded.fired:
             link.broken = True
-            if not ends_itself:
+            if not raw.ends_itself:
                 # An answer without a length looks complete when its socket is shut down.
                 raise TransportError(Failure("read", "deadline", False))
-        request.truncated = len(body) > REPLY_BYTES
-        if request.truncated or not _keeps_alive(raw):
+        request.truncated = len(raw.body) > REPLY_BYTES
+        if request.truncated or not raw.keeps_alive:
             link.broken = True
-            raw.close()
-        return _response(request, raw, body[:REPLY_BYTES])
+        return _Final(request, raw)
 
 
-def _converse(request: GatedRequest, link: Link) -> BaseHTTPResponse:
-    """Writes the request, reads the reply's head."""
+def _converse(pieces: list[bytes], link: Link) -> RawReply:
+    """Writes the request, reads the reply."""
     unwritten: OSError | None = None
+    sock = link.wire.sock
     try:
-        link.http.request(
-            request.method or "POST",
-            link.target,
-            body=request.body,
-            headers=request.headers,
-            preload_content=False,
-            decode_content=True,
-        )
+        link.wire.write(pieces)
     except OSError as error:
         # The peer may have answered before it closed, or before it stopped reading (413, 401). The
         # answer, if there is one, is worth more than the error.
         link.broken = True
-        if isinstance(error, TimeoutError) and not is_readable(link.http.sock):
+        if _is_timeout(error) and not is_readable(sock):
             raise TransportError(Failure("write", "timeout", False, str(error)[:300])) from error
         unwritten = error
     try:
-        return link.http.getresponse()
+        return read_reply(link.wire.read, REPLY_BYTES)
     except _NO_REPLY as error:
         if unwritten is not None:
             failure = Failure("write", _cause(unwritten), False, str(unwritten)[:300])
@@ -179,54 +191,14 @@ def _converse(request: GatedRequest, link: Link) -> BaseHTTPResponse:
         raise TransportError(Failure("read", _cause(error), False, str(error)[:300])) from error
 
 
-def _read_body(raw: BaseHTTPResponse) -> tuple[bytes, bool]:
-    """The body, and whether it says by itself where it ends."""
-    ends_itself = raw.chunked or raw.length_remaining is not None
-    try:
-        return raw.read(REPLY_BYTES + 1), ends_itself
-    except _NO_REPLY as error:
-        raise TransportError(Failure("read", _cause(error), False, str(error)[:300])) from error
-
-
-# struct tcp_info of Linux: the state, and tcpi_bytes_acked.
-_TCP_INFO_BYTES, _ACKED = 128, struct.Struct("=B119xQ")
-_CLOSE_WAIT = 8
-
-
-def _tcp_info(sock: socket.socket) -> tuple[int, int] | None:
-    """(state, bytes acknowledged by the peer); None where the platform does not tell."""
-    try:
-        info = sock.getsockopt(socket.IPPROTO_TCP, socket.TCP_INFO, _TCP_INFO_BYTES)
-        state, acked = _ACKED.unpack(info)
-    except (OSError, AttributeError, struct.error):
-        return None
-    return int(state), int(acked)
-
-
-def _acked_bytes(sock: socket.socket) -> int | None:
-    info = _tcp_info(sock)
-    return None if info is None else info[1]
-
-
 def _is_unreceived(sock: socket.socket, before: int | None) -> bool:
     """Whether the peer closed before a byte of the request had reached its system: it closed in
     order (CLOSE_WAIT: a FIN and no reset, for after a reset the counter proves nothing) and has
     acknowledged nothing since the write."""
-    info = _tcp_info(sock)
-    return before is not None and info == (_CLOSE_WAIT, before)
-
-
-def _keeps_alive(raw: BaseHTTPResponse) -> bool:
-    if raw.status < 200:  # 101: what follows is another protocol
+    after = tcp_state(sock)
+    if before is None or after is None:
         return False
-    connection = raw.headers.get("connection", "").lower()
-    if "close" in connection or (raw.version == 10 and "keep-alive" not in connection):
-        return False
-    # A body that only ends with the connection; or one that must not be there, and may yet come.
-    length = raw.headers.get("content-length")
-    if raw.status in (204, 304):
-        return raw.status == 304 or (length in (None, "0") and not raw.chunked)
-    return length is not None or raw.chunked
+    return (after.state, after.acked) == (CLOSE_WAIT, before)
 
 
 class _Final(requests.Response):
@@ -235,30 +207,41 @@ class _Final(requests.Response):
 
     is_redirect = False
 
+    def __init__(self, request: GatedRequest, raw: RawReply) -> None:
+        # Not the base class's: it makes a cookie jar for every response, and none is ever used.
+        self._content = raw.body[:REPLY_BYTES]
+        self._content_consumed = True
+        self._next = None
+        self.status_code = raw.status
+        self.headers = CaseInsensitiveDict(_joined(raw.headers))
+        self.raw = None
+        self.url = request.url or ""
+        self.encoding = None
+        self.history = []
+        self.reason = raw.reason
+        self.elapsed = timedelta(0)
+        self.request = request
 
-def _response(request: GatedRequest, raw: BaseHTTPResponse, body: bytes) -> requests.Response:
-    response = _Final()
-    response.status_code = raw.status
-    response.headers = CaseInsensitiveDict(raw.headers)
-    response.reason = raw.reason or ""
-    response.url = request.url or ""
-    response.request = request
-    response._content = body
-    response._content_consumed = True  # type: ignore[attr-defined]
-    return response
+
+def _joined(headers: list[tuple[str, str]]) -> dict[str, str]:
+    """Fields of one name as one, with commas (RFC 9110, 5.2)."""
+    joined: dict[str, str] = {}
+    for name, value in headers:
+        joined[name] = f"{joined[name]}, {value}" if name in joined else value
+    return joined
+
+
+def _is_timeout(error: BaseException) -> bool:
+    """BlockingIOError: what the system's own time-out (SO_SNDTIMEO) looks like."""
+    return isinstance(error, TimeoutError | BlockingIOError)
 
 
 def _cause(error: BaseException) -> str:
     """A stable word for why no reply came."""
-    if isinstance(error, (TimeoutError, urllib3.exceptions.ReadTimeoutError)):
+    if _is_timeout(error):
         return "timeout"
-    if isinstance(error, (http.client.RemoteDisconnected, http.client.IncompleteRead)):
+    if isinstance(error, CutShort):
         return "eof"
-    if isinstance(error, ConnectionError):
-        return "reset"
-    if isinstance(error, urllib3.exceptions.ProtocolError):
-        inner = error.args[1] if len(error.args) > 1 else None
-        return _cause(inner) if isinstance(inner, Exception) else "eof"
-    if isinstance(error, (http.client.HTTPException, urllib3.exceptions.HTTPError)):
+    if isinstance(error, Unreadable):
         return "unreadable"
     return "reset"

@@ -1,4 +1,4 @@
-"""One HTTP connection: urllib3's, with every address of the name used and its life on record.
+"""One HTTP connection, with every address of the name used and its life on record.
 
 urllib3 walks the addresses of a name always in the same order, so all connections go to the first
 one; here each new connection resolves again and begins with another address (SparkPost: "addresses
@@ -7,18 +7,16 @@ come and go").
 
 from __future__ import annotations
 
-import http.client
 import select
 import socket
 import ssl
-from collections.abc import Callable, Mapping
+import struct
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
-from typing import Any
 from urllib.parse import SplitResult, quote, urlsplit
 
-import urllib3.connection
-
 from paceline_workers.outcome import Failure
+from paceline_workers.transports.tcp_state import ESTABLISHED, tcp_state
 
 Resolver = Callable[[str, int], list[tuple[int, str]]]
 
@@ -41,80 +39,57 @@ def resolve(host: str, port: int) -> list[tuple[int, str]]:
     return list(dict.fromkeys((int(family), str(where[0])) for family, _, _, _, where in found))
 
 
-class _Head:
-    """A reply's head, line by line; one that ends in the middle is no head. http.client takes the
-    end of the stream for the end of the head, and a cut one for a whole reply."""
+class Wire:
+    """A connected socket that speaks HTTP/1.1 to one host. One thread at a time."""
 
-    def __init__(self, stream: Any) -> None:
-        self._stream = stream
+    def __init__(self, sock: socket.socket, host: str, write_timeout_s: float) -> None:
+        self.sock = sock
+        self.host = host
+        self._write_timeout_s = write_timeout_s
+        self._plain = not isinstance(sock, ssl.SSLSocket)
+        self._read_bytes = 0
+        self._acked: int | None = None
 
-    def readline(self, limit: int) -> bytes:
-        line: bytes = self._stream.readline(limit)
-        if not line.endswith(b"\n") and len(line) < limit:
-            raise http.client.IncompleteRead(line)
-        return line
+    def write(self, pieces: Sequence[bytes]) -> None:
+        """All of it. Raises OSError; a time-out is a TimeoutError or a BlockingIOError."""
+        if len(pieces) == 1:
+            self.sock.sendall(pieces[0])
+            return
+        # The system's time-out is for each call, and a large body takes several.
+        usual = self.sock.gettimeout()
+        self.sock.settimeout(self._write_timeout_s)
+        try:
+            for piece in pieces:
+                self.sock.sendall(piece)
+        finally:
+            self.sock.settimeout(usual)
+
+    def read(self, most: int) -> bytes:
+        """Up to ``most`` bytes, b"" at the end. Raises OSError as ``write`` does."""
+        data = self.sock.recv(most)
+        self._read_bytes += len(data)
+        return data
+
+    def acked(self) -> int | None:
+        """Bytes of ours that the peer's system had acknowledged at the last look, which is to be
+        just before a write; None where the platform does not tell."""
+        if self._acked is not None:  # only plain sockets are looked at this way
+            return self._acked
+        state = tcp_state(self.sock)
+        return None if state is None else state.acked
+
+    def is_silent(self) -> bool:
+        """Whether there is nothing to read: neither data nor the end nor an error."""
+        if self._plain:
+            state = tcp_state(self.sock)
+            if state is not None:
+                self._acked = state.acked
+                return state.state == ESTABLISHED and state.received == self._read_bytes
+        return not is_readable(self.sock)
 
     def close(self) -> None:
-        self._stream.close()
-
-
-class FinalResponse(http.client.HTTPResponse):
-    """The final response: interim ones (103 Early Hints, 102) are passed over.
-
-    http.client passes over 100 alone and takes any other for the reply; the real one would then be
-    read as the answer to the next request on the connection.
-    """
-
-    def begin(self) -> None:
-        """Reads the head. Raises HTTPException, OSError."""
-        stream = self.fp
-        self.fp = _Head(stream)  # type: ignore[assignment]
-        try:
-            super().begin()
-        finally:
-            if isinstance(self.fp, _Head):  # None when it was closed
-                self.fp = stream
-
-    def _read_status(self) -> tuple[str, int, str]:
-        while True:
-            version, status, reason = super()._read_status()  # type: ignore[misc]
-            if not 102 <= status < 200:
-                return version, status, reason
-            http.client.parse_headers(self.fp)
-
-
-#: A body up to this size is copied, to leave with its head in one write: one system call, and one
-#: segment where it fits. A larger one is not worth the copy.
-_ONE_WRITE_BYTES = 64 * 1024
-
-
-class _WritesAtOnce(urllib3.connection.HTTPConnection):
-    """Writes nothing before the whole request is known to be well-formed, and then all of it."""
-
-    response_class = FinalResponse
-
-    def request(  # type: ignore[override]
-        self, method: str, url: str, body: bytes, headers: Mapping[str, str], **options: Any
-    ) -> None:
-        """Sends one request. Raises OSError."""
-        self._parts: list[bytes] | None = []
-        try:
-            super().request(method, url, body, headers, **options)
-        finally:
-            parts, self._parts = self._parts, None
-        if sum(map(len, parts)) <= _ONE_WRITE_BYTES:
-            parts = [b"".join(parts)]
-        for part in parts:
-            super().send(part)
-
-    def send(self, data: Any) -> None:
-        """Called by urllib3 for the head and for the body."""
-        assert self._parts is not None
-        self._parts.append(data)
-
-
-class _WritesAtOnceTls(_WritesAtOnce, urllib3.connection.HTTPSConnection):
-    """The same over TLS."""
+        """Closes the socket."""
+        self.sock.close()
 
 
 @dataclass(slots=True)
@@ -122,7 +97,7 @@ class Link:
     """One open connection; ``target`` is the path that requests on it ask for. Times are the
     pool's monotonic seconds."""
 
-    http: urllib3.connection.HTTPConnection
+    wire: Wire
     target: str
     opened_s: float
     retire_s: float
@@ -133,17 +108,17 @@ class Link:
     def is_quiet(self) -> bool:
         """Open, and nothing to read: a readable idle connection has been closed by its peer (or
         holds an answer nobody asked for): in neither case may a request be written to it."""
-        sock = self.http.sock
-        if sock is None or self.broken:
+        if self.broken:
             return False
-        if is_readable(sock):
+        if not self.wire.is_silent():
+            sock = self.wire.sock
             # Remembered, for what is read here is not there to be seen again.
             self.broken = not (isinstance(sock, ssl.SSLSocket) and _is_housekeeping(sock))
         return not self.broken
 
     def close(self) -> None:
         """Closes the socket."""
-        self.http.close()
+        self.wire.close()
 
 
 def is_readable(sock: socket.socket) -> bool:
@@ -192,7 +167,10 @@ class Connector:
     ) -> None:
         parts = urlsplit(url)
         self.host = parts.hostname or ""
-        self.port = parts.port or (443 if parts.scheme == "https" else 80)
+        default = 443 if parts.scheme == "https" else 80
+        self.port = parts.port or default
+        name = f"[{self.host}]" if ":" in self.host else self.host
+        self._host_header = name if self.port == default else f"{name}:{self.port}"
         self.target = _target(parts)
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
@@ -203,8 +181,8 @@ class Connector:
             self._context = ssl.create_default_context(cafile=ca_file)
             self._context.minimum_version = ssl.TLSVersion.TLSv1_2
 
-    def open(self) -> urllib3.connection.HTTPConnection:
-        """A connected connection; its socket's time-out is the read time-out."""
+    def open(self) -> Wire:
+        """A connected socket; its time-out is the read time-out."""
         sock = self._connect_any()
         try:
             if self._context is not None:
@@ -212,14 +190,11 @@ class Connector:
         except (OSError, ssl.SSLError) as error:
             sock.close()
             raise TransportError(Failure("connect", "tls", True, str(error)[:300])) from error
-        sock.settimeout(self._read_timeout_s)
         if self._context is None:
-            connection: _WritesAtOnce = _WritesAtOnce(self.host, self.port)
+            _let_the_system_time(sock, self._read_timeout_s)
         else:
-            connection = _WritesAtOnceTls(self.host, self.port)
-        connection.timeout = self._read_timeout_s
-        connection.sock = sock
-        return connection
+            sock.settimeout(self._read_timeout_s)
+        return Wire(sock, self._host_header, self._read_timeout_s)
 
     def _connect_any(self) -> socket.socket:
         try:
@@ -248,6 +223,17 @@ class Connector:
                 continue
             return sock
         raise TransportError(Failure("connect", _connect_cause(last), True, str(last))) from last
+
+
+def _let_the_system_time(sock: socket.socket, timeout_s: float) -> None:
+    """The read time-out by the system: Python's own asks before every call whether there is
+    something to read, one system call more, and lets go of the interpreter for it. A TLS socket
+    would take the system's for "try again", for ever."""
+    seconds = int(timeout_s)
+    value = struct.pack("ll", seconds, int((timeout_s - seconds) * 1e6))
+    sock.settimeout(None)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
+    sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
 
 
 def _connect_cause(error: OSError) -> str:

@@ -96,8 +96,9 @@ class ConnectionPool:
             self._busy -= 1
             self._changed.notify()
 
-    def checkout(self) -> Link:
-        """A connection on which nothing is under way: an idle one, or a new one.
+    def checkout(self, before_connect: Callable[[], None] = lambda: None) -> Link:
+        """A connection on which nothing is under way: an idle one, or a new one; then
+        ``before_connect`` is called first.
 
         The caller has entered. Raises NoRoom; TransportError (phase connect) where none can be
         opened.
@@ -118,7 +119,8 @@ class ConnectionPool:
             self._turn += 1
             connector = self._connectors[self._turn % len(self._connectors)]
         try:
-            http = connector.open()
+            before_connect()
+            wire = connector.open()
         except BaseException:
             with self._changed:
                 self._out -= 1
@@ -128,7 +130,7 @@ class ConnectionPool:
         life_s = self._retirement.max_age_s * (0.9 + 0.1 * self._rand())
         with self._changed:
             self.counts["opened"] += 1
-        return Link(http, connector.target, opened_s=now, retire_s=now + life_s, used_s=now)
+        return Link(wire, connector.target, opened_s=now, retire_s=now + life_s, used_s=now)
 
     def checkin(self, link: Link) -> None:
         """Returns a connection; a broken or retired one is closed."""

@@ -31,6 +31,7 @@ class Watchdog:
         self._guarded: set[Guarded] = set()
         self._lock = threading.Lock()
         self._some = threading.Event()
+        self._awake = False
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="watchdog", daemon=True)
 
@@ -49,15 +50,15 @@ class Watchdog:
         guarded = Guarded(sock, deadline_s)
         with self._lock:
             self._guarded.add(guarded)
-            self._some.set()
+            if not self._awake:
+                self._awake = True
+                self._some.set()
         return guarded
 
     def release(self, guarded: Guarded) -> None:
         """Ends the guard. After it the socket is not touched any more."""
         with self._lock:
             self._guarded.discard(guarded)
-            if not self._guarded:
-                self._some.clear()
 
     def check(self) -> int:
         """One look: shuts down what is overdue. Returns how many."""
@@ -82,3 +83,8 @@ class Watchdog:
             self._some.wait()
             self.check()
             self._stop.wait(_PERIOD_S)
+            with self._lock:
+                # Put to sleep here, not by every release: to wake a thread for each request costs.
+                if not self._guarded and not self._stop.is_set():
+                    self._awake = False
+                    self._some.clear()
