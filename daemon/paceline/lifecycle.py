@@ -10,6 +10,8 @@ from typing import Generic, TypeVar
 
 import redis.exceptions
 
+from paceline.errors import ConfigMismatch
+
 T = TypeVar("T")
 
 _AWAY_S = 0.5
@@ -36,7 +38,10 @@ class Loop(Generic[T]):
         self._step = step
         self._rest = rest
         self._stopping = stopping
-        self._name = name
+        self.name = name
+        #: When the last turn ended (monotonic), and what was wrong with it: "" nothing.
+        self.turned_s = _now()
+        self.trouble = "has made no turn yet"
         self._away_since: float | None = None
         self._told = 0.0
         self._thread = threading.Thread(target=self._run, name=name, daemon=True)
@@ -44,6 +49,11 @@ class Loop(Generic[T]):
     def start(self) -> None:
         """Starts the thread."""
         self._thread.start()
+
+    @property
+    def alive(self) -> bool:
+        """Whether the thread runs."""
+        return self._thread.is_alive()
 
     def join(self, timeout_s: float) -> bool:
         """True when the thread has ended."""
@@ -55,16 +65,39 @@ class Loop(Generic[T]):
             try:
                 self._rest(self._repeat())
             except redis.exceptions.RedisError as error:
+                self._turned("Redis does not answer")
                 self._tell(error)
                 self._stopping.wait(_AWAY_S)
-            except Exception:
-                log.exception("%s: unexpected error; going on", self._name)
+            except ConfigMismatch as error:
+                # Somebody published another configuration: this process works by its own no more.
+                self._turned("another configuration is in force")
+                log.error(
+                    "%s: %s",
+                    self.name,
+                    error,
+                    extra={"event": "config_mismatch", "destination": error.destination},
+                )
                 self._stopping.wait(_AWAY_S * 4)
+            except Exception as error:
+                self._turned(f"unexpected error: {type(error).__name__}")
+                log.exception(
+                    "%s: unexpected error; going on", self.name, extra={"event": "defect"}
+                )
+                self._stopping.wait(_AWAY_S * 4)
+
+    def _turned(self, trouble: str) -> None:
+        self.turned_s, self.trouble = _now(), trouble
 
     def _repeat(self) -> T:
         result = self._step()
+        self._turned("")
         if self._away_since is not None:
-            log.info("%s: Redis is back after %.1f s", self._name, _now() - self._away_since)
+            log.info(
+                "%s: Redis is back after %.1f s",
+                self.name,
+                _now() - self._away_since,
+                extra={"event": "redis_back", "cause": self.name},
+            )
             self._away_since = None
         return result
 
@@ -74,7 +107,12 @@ class Loop(Generic[T]):
             self._away_since, self._told = now, now - _REMIND_S
         if now - self._told >= _REMIND_S:
             self._told = now
-            log.warning("%s: Redis does not answer: %s; trying again", self._name, error)
+            log.warning(
+                "%s: Redis does not answer: %s; trying again",
+                self.name,
+                error,
+                extra={"event": "redis_away", "cause": type(error).__name__},
+            )
 
 
 def _now() -> float:

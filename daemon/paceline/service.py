@@ -1,4 +1,4 @@
-"""The daemon: scheduler and reaper of every destination, in threads of one process."""
+"""The daemon: scheduler and reaper of every destination, and the exporter, in one process."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import socket
 import threading
 import time
 from collections.abc import Sequence
-from typing import Any, Literal
+from typing import TYPE_CHECKING, Any, Literal
 
 import redis
 
@@ -21,6 +21,9 @@ from paceline.scheduler import Scheduler, Turn
 from paceline.scripts import Pinned, load_library
 from paceline.settings import Destination
 from paceline.shared_config import publish
+
+if TYPE_CHECKING:
+    from paceline.exporter.service import Exporter
 
 Part = Literal["scheduler", "reaper"]
 
@@ -36,7 +39,8 @@ log = logging.getLogger("paceline.daemon")
 class DaemonService:
     """Runs parts of the daemon for all destinations until stopped.
 
-    ``client`` is this process's own; it must not repeat commands.
+    ``client`` is this process's own; it must not repeat commands. ``exporter`` is started and
+    stopped with the rest; None for none.
     """
 
     def __init__(
@@ -44,13 +48,24 @@ class DaemonService:
         client: redis.Redis,
         destinations: Sequence[Destination],
         parts: Sequence[Part] = ("scheduler", "reaper"),
+        exporter: Exporter | None = None,
     ) -> None:
         self._client = client
         self._destinations = destinations
         self._parts = parts
+        self._exporter = exporter
         self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.stopping = threading.Event()
         self._loops: list[Loop[Any]] = []
+        self._started: Sequence[Loop[Any]] | None = None
+
+    def expose(self) -> None:
+        """Starts the exporter, before all else: it can tell that Redis is not there yet.
+
+        Raises AddressTaken.
+        """
+        if self._exporter is not None:
+            self._exporter.start(lambda: self._started)
 
     def start(self) -> None:
         """Publishes the configuration, loads the function library, starts the loops.
@@ -67,15 +82,20 @@ class DaemonService:
                 self._loops.append(self._reaper_loop(store, destination))
         for loop in self._loops:
             loop.start()
+        self._started = self._loops
         names = ", ".join(d.name for d in self._destinations)
-        log.info("%s of %s started", " and ".join(self._parts), names)
+        log.info("%s of %s started", " and ".join(self._parts), names, extra={"event": "started"})
 
     def stop(self) -> None:
-        """Ends the loops."""
+        """Ends the loops, and the exporter last."""
         self.stopping.set()
+        self._started = None
         for loop in self._loops:
             if not loop.join(_JOIN_S):
                 log.warning("a loop did not end in %.0f s; leaving it", _JOIN_S)
+        if self._exporter is not None:
+            self._exporter.stop()
+        log.info("%s stopped", " and ".join(self._parts), extra={"event": "stopped"})
 
     def _scheduler_loop(self, store: OutboxStore, destination: Destination) -> Loop[Any]:
         dispatcher = Dispatcher(self._client, destination.name)

@@ -31,11 +31,13 @@ from urllib.parse import urlsplit, urlunsplit
 import msgspec
 
 from paceline.backoff import DEFAULT_POLICY, RetryPolicy
+from paceline.listen import DEFAULT_LISTEN, Listen
 from paceline.secrets_ import Secret
 
 __all__ = [
     "LEAST_LEASE_S",
     "Destination",
+    "ExporterSettings",
     "RedisSettings",
     "Settings",
     "SuccessRule",
@@ -60,6 +62,13 @@ class RedisSettings:
             return "embedded"
         # Greedy: a password may hold an unescaped "@", and must not be cut in half.
         return re.sub(r"(?<=://).*@", "***@", re.sub(r"(?<=password=)[^&]*", "***", self.url))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ExporterSettings:
+    """listen: where the metrics are, None for nowhere."""
+
+    listen: Listen | None = DEFAULT_LISTEN
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -183,6 +192,7 @@ class Settings:
 
     redis: RedisSettings
     destinations: Mapping[str, Destination]
+    exporter: ExporterSettings = field(default_factory=ExporterSettings)
     warnings: tuple[str, ...] = ()
 
 

@@ -16,12 +16,21 @@ from urllib.parse import urlsplit
 
 from paceline.backoff import DEFAULT_POLICY, POLICIES, RetryPolicy
 from paceline.errors import ConfigProblem, InvalidMessage
+from paceline.listen import parse_listen
 from paceline.message import check_name
 from paceline.secrets_ import Secret
-from paceline.settings import LEAST_LEASE_S, Destination, RedisSettings, Settings, SuccessRule
+from paceline.settings import (
+    LEAST_LEASE_S,
+    Destination,
+    ExporterSettings,
+    RedisSettings,
+    Settings,
+    SuccessRule,
+)
 from paceline.settings_tables import (
     BODY,
     DESTINATION,
+    EXPORTER,
     HTTP_ONLY,
     REDIS,
     RETRY,
@@ -32,6 +41,7 @@ from paceline.settings_tables import (
 
 __all__ = ["settings_from"]
 
+_TABLES = ("redis", "exporter", "destinations")
 _PROVIDERS = ("maxmd", "http")
 _LATER = ("sparkpost", "mailgun", "webhook", "smtp")
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "sentinel+redis", "sentinel+rediss")
@@ -51,12 +61,9 @@ def settings_from(document: Mapping[str, Any], problems: _Problems) -> Settings 
     """Settings, or None where `problems` grew."""
     before = len(problems)
     warnings: list[str] = []
-    problems.extend(
-        unknown_key(name, name, ("redis", "destinations"))
-        for name in document
-        if name not in ("redis", "destinations")
-    )
+    problems.extend(unknown_key(name, name, _TABLES) for name in document if name not in _TABLES)
     redis = _redis(document.get("redis", {}), problems)
+    exporter = _exporter(document.get("exporter", {}), problems)
     tables = document.get("destinations", {})
     destinations: dict[str, Destination] = {}
     if not isinstance(tables, dict) or not tables:
@@ -72,7 +79,10 @@ def settings_from(document: Mapping[str, Any], problems: _Problems) -> Settings 
     if len(problems) > before:
         return None
     return Settings(
-        redis=redis, destinations=MappingProxyType(destinations), warnings=tuple(warnings)
+        redis=redis,
+        destinations=MappingProxyType(destinations),
+        exporter=exporter,
+        warnings=tuple(warnings),
     )
 
 
@@ -100,6 +110,17 @@ def _redis(table: Any, problems: _Problems) -> RedisSettings:
                 )
             )
     return RedisSettings(**values)
+
+
+def _exporter(table: Any, problems: _Problems) -> ExporterSettings:
+    values = read_table(table, EXPORTER, "exporter", problems)
+    if "listen" in values:
+        try:
+            values["listen"] = parse_listen(values["listen"])
+        except ValueError as error:
+            mend = EXPORTER["listen"].mend
+            problems.append(ConfigProblem("exporter.listen", str(error), mend))
+    return ExporterSettings(**values)
 
 
 def _destination(name: str, table: Any, problems: _Problems) -> Destination | None:

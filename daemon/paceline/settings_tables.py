@@ -15,11 +15,13 @@ from typing import Annotated, Any, Literal
 import msgspec
 from msgspec import Meta
 
+from paceline import listen
 from paceline.errors import ConfigProblem
 
 __all__ = [
     "BODY",
     "DESTINATION",
+    "EXPORTER",
     "HTTP_ONLY",
     "REDIS",
     "RETRY",
@@ -53,6 +55,10 @@ _POINTER = 'A JSON pointer (RFC 6901), for example "/result/id"'
 REDIS: Mapping[str, Key] = {
     "url": Key(str, 'For example "redis://127.0.0.1:6379/0"; leave it out for the embedded server'),
     "appendfsync": Key(Literal["always", "everysec"], '"always" or "everysec"'),
+}
+
+EXPORTER: Mapping[str, Key] = {
+    "listen": Key(str, listen.MEND),
 }
 
 DESTINATION: Mapping[str, Key] = {

@@ -43,11 +43,12 @@ def publish(store: OutboxStore, destination: Destination, *, force: bool = False
         destination.digest(), public, script_numbers(destination), force=force
     )
     if word == "differs":
-        raise ConfigMismatch(destination.name, _differences(json.loads(in_force), public))
+        raise ConfigMismatch(destination.name, differences(json.loads(in_force), public))
     return version
 
 
-def _differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
+    """Which keys differ, and how, in words; "" for none."""
     keys = sorted(k for k in {*theirs, *ours} if theirs.get(k) != ours.get(k))
     return "; ".join(f"{k} is {theirs.get(k)!r} there, {ours.get(k)!r} here" for k in keys)
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
@@ -44,6 +45,8 @@ class Stack:
     seed: int = 7
     more: str = ""
     up: bool = False
+    #: Where the daemons' metrics are; "127.0.0.1:0": on any port, see ``metrics_url``.
+    exporter: str = "off"
     worker_module: Sequence[str] = ("paceline", "worker", DESTINATION)
     server: EmbeddedServer = field(init=False)
     accepted: dict[str, bytes] = field(default_factory=dict)
@@ -88,6 +91,8 @@ class Stack:
         return f"""
 [redis]
 url = "{self.server.url}"
+[exporter]
+listen = "{self.exporter}"
 [destinations.{DESTINATION}]
 provider = "http"
 url = "http://{self.sink_address}/messages"
@@ -130,6 +135,16 @@ connections = {self.connections}
     def _start_up(self) -> subprocess.Popen[bytes]:
         config = ("--config", str(self.config))
         return self._spawn("up", "paceline", "up", "--workers", str(self.workers), *config)
+
+    def metrics_url(self) -> str:
+        """``http://127.0.0.1:PORT/metrics`` of the daemon started last."""
+
+        def told() -> str:
+            logs = sorted([*self.folder.glob("*-daemon.log"), *self.folder.glob("*-up.log")])
+            found = re.findall(r"metrics on (http://[^\s\"]+)", logs[-1].read_text("utf-8"))
+            return found[-1] if found else ""
+
+        return until(told, 15, "the exporter says where it listens")
 
     def start_worker(self) -> subprocess.Popen[bytes]:
         return self._spawn("worker", *self.worker_module, "--config", str(self.config))

@@ -1,4 +1,4 @@
-"""Commands that run: up, daemon, scheduler, worker."""
+"""Commands that run: up, daemon, scheduler, exporter, worker."""
 
 from __future__ import annotations
 
@@ -10,19 +10,32 @@ import sys
 import threading
 import time
 from collections.abc import Callable
-from typing import Any, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 import redis
 import redis.exceptions
 
-from paceline.cli.common import Setup, need_destinations, redis_errors, setup_options, start_logging
+from paceline.cli.common import (
+    Setup,
+    log_as_worker,
+    need_destinations,
+    redis_errors,
+    setup_options,
+    start_logging,
+)
 from paceline.connect import connect
 from paceline.embedded import EmbeddedServer, EmbeddedServerError, attached_url
-from paceline.errors import RedisUnavailable, UnknownDestination
+from paceline.errors import ConfigError, ConfigProblem, RedisUnavailable, UnknownDestination
+from paceline.exporter.server import MetricsServer
+from paceline.listen import MEND as LISTEN_MEND
+from paceline.listen import Listen, parse_listen
 from paceline.service import DaemonService, Part
 from paceline.settings import Destination
-from paceline.supervisor import Child, Supervisor, watch_parent
+from paceline.supervisor import PARENT_VARIABLE, Child, Supervisor, watch_parent
+
+if TYPE_CHECKING:
+    from paceline.exporter.service import Exporter
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -51,6 +64,16 @@ def _wait_option(command: F) -> F:
     )(command)
 
 
+def _listen_option(command: F) -> F:
+    return click.option(
+        "--listen",
+        envvar="PACELINE_EXPORTER_LISTEN",
+        metavar="HOST:PORT|off",
+        help="Where the metrics are.  [env: PACELINE_EXPORTER_LISTEN]  "
+        "[default: [exporter] listen, or 127.0.0.1:9108]",
+    )(command)
+
+
 @click.command()
 @click.option(
     "--workers",
@@ -59,16 +82,21 @@ def _wait_option(command: F) -> F:
     show_default=True,
     help="Worker processes for each destination.",
 )
+@_listen_option
 @_verbose
 @setup_options
-def up(setup: Setup, workers: int, verbose: bool) -> int:
+def up(setup: Setup, workers: int, listen: str | None, verbose: bool) -> int:
     """Run everything on this machine: daemon, workers, and Redis if none is configured.
 
     Ctrl-C or SIGTERM stops in order: workers finish what is on the wire, then the daemon, then the
     embedded server. A process that ends is started again.
     """
-    start_logging(verbose=verbose)
+    start_logging(setup, verbose=verbose)
     need_destinations(setup)
+    where = _where(setup, listen)
+    if where is not None and where.named:
+        # Here and not in the daemon, which would end and be started again for ever.
+        MetricsServer(where, {}).stop()
     server = None
     url = setup.redis_url
     if url is None:
@@ -86,7 +114,7 @@ def up(setup: Setup, workers: int, verbose: bool) -> int:
             for name, destination in setup.settings.destinations.items()
             for number in range(workers)
         ],
-        [Child("daemon", [*base, "daemon", *config], _DAEMON_GRACE_S)],
+        [Child("daemon", [*base, "daemon", *config, *_passed_on(where)], _DAEMON_GRACE_S)],
     ]
     supervisor = Supervisor(groups, {**os.environ, "PACELINE_REDIS_URL": url})
     _on_signals(supervisor.stopping.set)
@@ -107,7 +135,9 @@ def _keep_alive(server: EmbeddedServer, stopping: threading.Event) -> None:
         while not stopping.wait(_LOOK_S):
             if server.alive:
                 continue
-            log.warning("the embedded server has ended: starting it again")
+            log.warning(
+                "the embedded server has ended: starting it again", extra={"event": "redis_away"}
+            )
             try:
                 server.start()
             except EmbeddedServerError as error:
@@ -121,13 +151,88 @@ def _stop_s(destination: Destination) -> float:
     return destination.connect_timeout_s + destination.total_timeout_s + 10.0
 
 
-@click.command()
+@click.command(
+    epilog="""\b
+Examples:
+  paceline daemon --config paceline.toml
+  paceline daemon --listen 0.0.0.0:9108    metrics for Prometheus on another machine
+  paceline daemon --listen off             none; paceline exporter runs elsewhere
+
+It answers http://127.0.0.1:9108/metrics, /healthz and /readyz. Where the address was named and is
+taken, the exit code is 2; where it is the default and taken, it is tried again until it is free."""
+)
+@_listen_option
 @_wait_option
 @_verbose
 @setup_options
-def daemon(setup: Setup, wait_s: float, verbose: bool) -> int:
-    """Run scheduler and reaper of all destinations. Several daemons may run at once."""
-    return _serve(setup, ("scheduler", "reaper"), wait_s, verbose)
+def daemon(setup: Setup, listen: str | None, wait_s: float, verbose: bool) -> int:
+    """Run scheduler, reaper and exporter of all destinations.
+
+    Several daemons may run at once.
+    """
+    where = _where(setup, listen)
+    # Under a supervisor sending must not end, now or at the next start, for the metrics' sake.
+    insist = where is not None and where.named and PARENT_VARIABLE not in os.environ
+    return _serve(setup, ("scheduler", "reaper"), wait_s, verbose, where, insist=insist)
+
+
+@click.command(
+    epilog="""\b
+Examples:
+  paceline exporter --config paceline.toml
+  PACELINE_REDIS_URL=redis://10.0.0.5/0 paceline exporter --listen 0.0.0.0:9108
+
+It answers /metrics, /healthz and /readyz, and shows every destination that this Redis knows. It
+needs no Redis to start. Where the address is taken, the exit code is 2."""
+)
+@_listen_option
+@_verbose
+@setup_options
+def exporter(setup: Setup, listen: str | None, verbose: bool) -> int:
+    """Serve the metrics alone, for Prometheus.
+
+    The daemon serves them too: this is for a machine on which none runs.
+    """
+    start_logging(setup, verbose=verbose)
+    where = _where(setup, listen)
+    if where is None:
+        raise click.UsageError("nothing to do: the exporter is off ([exporter] listen, --listen)")
+    service = _exporter(setup, where, insist=True)
+    stopping = threading.Event()
+    _on_signals(stopping.set)
+    watch_parent(os.environ, stopping)
+    service.start()
+    stopping.wait()
+    service.stop()
+    return 0
+
+
+def _where(setup: Setup, text: str | None) -> Listen | None:
+    """Where the metrics are to be; None for nowhere. Raises ConfigError."""
+    if text is None:
+        return setup.settings.exporter.listen
+    try:
+        return parse_listen(text)
+    except ValueError as error:
+        raise ConfigError(
+            [ConfigProblem("--listen", str(error), LISTEN_MEND)], source="command line"
+        ) from error
+
+
+def _passed_on(where: Listen | None) -> list[str]:
+    """The option for a child, which must not read another file or environment than we did."""
+    if where is not None and not where.named:
+        return []
+    return ["--listen", "off" if where is None else str(where)]
+
+
+def _exporter(setup: Setup, where: Listen, *, insist: bool) -> Exporter:
+    # Not at import: a worker is started by this module too, and needs none of it.
+    from paceline.exporter.service import Exporter
+
+    # A client of its own, with short time-outs: a scrape of a Redis that is away must end soon.
+    client = connect(_url(setup), name="paceline-exporter", timeout_s=1.0, connect_timeout_s=0.8)
+    return Exporter(client, where, insist=insist)
 
 
 @click.command()
@@ -139,11 +244,21 @@ def scheduler(setup: Setup, wait_s: float, verbose: bool) -> int:
     return _serve(setup, ("scheduler",), wait_s, verbose)
 
 
-def _serve(setup: Setup, parts: tuple[Part, ...], wait_s: float, verbose: bool) -> int:
-    start_logging(verbose=verbose)
+def _serve(
+    setup: Setup,
+    parts: tuple[Part, ...],
+    wait_s: float,
+    verbose: bool,
+    where: Listen | None = None,
+    *,
+    insist: bool = False,
+) -> int:
+    start_logging(setup, verbose=verbose)
     need_destinations(setup)
     client = connect(_url(setup), name="paceline-daemon")
-    service = DaemonService(client, list(setup.settings.destinations.values()), parts)
+    metrics = None if where is None else _exporter(setup, where, insist=insist)
+    service = DaemonService(client, list(setup.settings.destinations.values()), parts, metrics)
+    service.expose()
     _on_signals(service.stopping.set)
     watch_parent(os.environ, service.stopping)
     _until_redis(client, wait_s, service.stopping)
@@ -169,12 +284,13 @@ def worker(
 
     SIGTERM: takes no more, finishes what is on the wire, gives the rest back untouched.
     """
-    start_logging(verbose=verbose)
+    start_logging(setup, verbose=verbose)
     need_destinations(setup)
     chosen = _the_destination(setup, destination)
     runtime_class = getattr(importlib.import_module(WORKER_RUNTIME[0]), WORKER_RUNTIME[1])
     url = _url(setup)
     runtime = runtime_class(chosen, url, os.environ, name=name)
+    log_as_worker(chosen, runtime.name, os.environ)
     _on_signals(runtime.stop)
     watch_parent(os.environ, runtime.stopping)
     client = connect(url, name="paceline-worker-start")
