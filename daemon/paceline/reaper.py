@@ -14,6 +14,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paceline.census import Census, WorkerSeen
+from paceline.changes import Changes
 from paceline.host import is_known_dead
 from paceline.names import client_name
 from paceline.outbox import OutboxStore
@@ -55,6 +56,7 @@ class Reaper:
         self._daemon = daemon
         self._dead_here = dead_here
         self._turn = 0
+        self._changes = Changes()
 
     def run_once(self) -> Reaped:
         """One turn. Raises RedisError."""
@@ -62,10 +64,16 @@ class Reaper:
         word, first, ambiguous = self._store.reap(run_id, self._daemon)
         buried = 0
         if self._turn % _BURY_EVERY == 0:
-            buried = self._bury(self._store.census(), run_id)
+            census = self._store.census()
+            self._tell_changes(census)
+            buried = self._bury(census, run_id)
         self._turn += 1
         if ambiguous:
-            log.warning("lease run out: %d messages begun are ambiguous, tried again", ambiguous)
+            log.warning(
+                "leases ran out; messages begun: %d, which may have been sent",
+                ambiguous,
+                extra=self._about("ambiguous", "lease-expired"),
+            )
         terms = word == "terms"
         return Reaped(first if terms else 0, 0 if terms else first, ambiguous, buried)
 
@@ -77,8 +85,19 @@ class Reaper:
             suspects += [w for w in lapsed if _is_gone(w, run_id, connected)]
         for worker in suspects:
             self._store.slots("bury", worker.id)
-            log.warning("worker %s is dead: its connections are free", worker.id)
+            log.warning(
+                "worker %s is dead: its connections are free",
+                worker.id,
+                extra={**self._about("worker_dead"), "worker": worker.id},
+            )
         return len(suspects)
+
+    def _tell_changes(self, census: Census) -> None:
+        for change in self._changes.since_last(census):
+            log.log(change.level, "%s", change.text, extra=self._about(change.event, change.cause))
+
+    def _about(self, event: str, cause: str | None = None) -> dict[str, str | None]:
+        return {"event": event, "cause": cause, "destination": self._store.destination}
 
     def _connected_names(self) -> set[str]:
         clients: Any = self._store.client.client_list()

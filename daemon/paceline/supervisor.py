@@ -78,6 +78,7 @@ class Supervisor:
                     child.name,
                     process.returncode,
                     child.wait_s,
+                    extra={"event": "ended", "cause": child.name},
                 )
                 child.process, child.again_s = None, now + child.wait_s
                 child.wait_s = min(child.wait_s * 2, _MOST_S)
@@ -97,10 +98,21 @@ class Supervisor:
         except OSError as error:
             # No memory, no process id left: the others run on.
             child.again_s = child.started_s + child.wait_s
-            log.error("%s cannot be started: %s; again in %.0f s", child.name, error, child.wait_s)
+            log.error(
+                "%s cannot be started: %s; again in %.0f s",
+                child.name,
+                error,
+                child.wait_s,
+                extra={"event": "ended", "cause": child.name},
+            )
             child.wait_s = min(child.wait_s * 2, _MOST_S)
             return
-        log.info("%s started, pid %d", child.name, child.process.pid)
+        log.info(
+            "%s started, pid %d",
+            child.name,
+            child.process.pid,
+            extra={"event": "started", "cause": child.name},
+        )
 
     def _stop_all(self) -> None:
         for group in self._groups:
@@ -116,7 +128,12 @@ class Supervisor:
         try:
             child.process.wait(child.grace_s)
         except subprocess.TimeoutExpired:
-            log.warning("%s did not stop in %.0f s: killed", child.name, child.grace_s)
+            log.warning(
+                "%s did not stop in %.0f s: killed",
+                child.name,
+                child.grace_s,
+                extra={"event": "ended", "cause": child.name},
+            )
             child.process.kill()
             child.process.wait()
 

@@ -93,6 +93,7 @@ def test_status_says_why(cli: Cli, store: OutboxStore) -> None:
     no_worker = cli("status", "api", "--json").json["destinations"]["api"]
     assert no_worker["why"]["code"] == "no-worker"
     assert "paceline worker api" in no_worker["why"]["text"]
+    store.reap("run", "daemon-1")  # again: it counts as live for 5 s
     store.slots("beat", "w1", 0)
     rate = cli("status", "api", "--json").json["destinations"]["api"]
     assert rate["why"]["code"] == "rate"

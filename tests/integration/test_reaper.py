@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator, Mapping
 from typing import Any
 
@@ -87,6 +88,29 @@ def test_a_lease_that_ran_out(bench: Bench) -> None:
     ]  # fmt: skip
     assert bench.store.attempts("m-0")[-1]["outcome"] == "ambiguous"
     assert bench.store.census().sound
+
+
+def test_what_it_did_is_told(bench: Bench, caplog: pytest.LogCaptureFixture) -> None:
+    caplog.set_level(logging.INFO, "paceline.reaper")
+    bench.take()
+    bench.dead.add("w")
+    bench.pass_s(LEASE_S + 3)
+    bench.store.hold("hold", why="HTTP 401: said the provider")
+    bench.pass_s(2)
+    bench.store.hold("resume")
+    bench.pass_s(2)
+    told = [record.__dict__ for record in caplog.records]
+    assert [(line["event"], line["cause"]) for line in told] == [
+        ("worker_dead", None),
+        ("no_worker", "no-worker"),
+        ("ambiguous", "lease-expired"),
+        ("closed", "held"),
+        ("opened", "held"),
+    ]
+    assert {line["destination"] for line in told} == {"d"}
+    assert told[0]["worker"] == "w"
+    assert "messages begun: 1," in caplog.records[2].getMessage()
+    assert "said the provider" not in caplog.text
 
 
 def test_renewed_it_does_not_run_out(bench: Bench) -> None:

@@ -7,12 +7,19 @@ configuration; 3 Redis is not available; 130 interrupted.
 from __future__ import annotations
 
 import importlib
+import logging
 import sys
 from typing import Final
 
 import click
 
-from paceline.errors import ConfigError, MissingExtra, PacelineError, RedisUnavailable
+from paceline.errors import (
+    ConfigError,
+    ConfigMismatch,
+    MissingExtra,
+    PacelineError,
+    RedisUnavailable,
+)
 from paceline.version import __version__
 
 EXIT_FAILED, EXIT_USAGE, EXIT_REDIS, EXIT_INTERRUPTED = 1, 2, 3, 130
@@ -22,11 +29,23 @@ EXIT_FAILED, EXIT_USAGE, EXIT_REDIS, EXIT_INTERRUPTED = 1, 2, 3, 130
 #: takes 100 ms); a test compares it with the command's own.
 COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "up": ("paceline.cli.processes", "up", "Run everything on this machine."),
-    "daemon": ("paceline.cli.processes", "daemon", "Run scheduler and reaper of all destinations."),
+    "daemon": (
+        "paceline.cli.processes",
+        "daemon",
+        "Run scheduler, reaper and exporter of all destinations.",
+    ),
     "scheduler": ("paceline.cli.processes", "scheduler", "Run the scheduler alone."),
+    "exporter": ("paceline.cli.processes", "exporter", "Serve the metrics alone, for Prometheus."),
     "worker": ("paceline.cli.processes", "worker", "Run one worker process."),
     "send": ("paceline.cli.send", "send", "Hand over the messages of a JSON Lines file."),
     "status": ("paceline.cli.look", "status", "What waits, why, and when it will be done."),
+    "top": ("paceline.cli.top", "top", "Watch the destinations, second by second."),
+    "doctor": ("paceline.cli.doctor", "doctor", "Check what sending rests on, and how to mend it."),
+    "health": (
+        "paceline.cli.health",
+        "health",
+        "Whether this machine's worker or daemon is well: exit code 0 or 1, and why.",
+    ),
     "show": ("paceline.cli.look", "show", "What became of one message."),
     "audit": ("paceline.cli.look", "audit", "Account for every message."),
     "pause": ("paceline.cli.control", "pause", "Let nothing more go out for a while."),
@@ -38,6 +57,7 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "dead": ("paceline.cli.shelves", "dead", "Dead letters: list, replay, drop."),
     "parked": ("paceline.cli.shelves", "parked", "Messages of unknown fate: list, settle."),
     "sink": ("paceline.sink.command", "sink_command", "Run a local provider simulator."),
+    "bench": ("paceline.bench.command", "bench", "What a message costs, beside others."),
     "rehearse": ("paceline.rehearsal.command", "rehearse", "Rehearse a load against the sink."),
 }
 
@@ -95,5 +115,11 @@ def run() -> int:
 
 
 def _fail(error: PacelineError, code: int) -> int:
-    sys.stderr.write(f"paceline: {error}\n")
+    """Tells a person in words; a program that reads the logs in a line of theirs."""
+    logs = sys.modules.get("paceline.logs")
+    if logs is not None and logs.started() and not sys.stderr.isatty():
+        event = "config_mismatch" if isinstance(error, ConfigMismatch) else "failed"
+        logging.getLogger("paceline").error("%s", error, extra={"event": event})
+    else:
+        sys.stderr.write(f"paceline: {error}\n")
     return code

@@ -11,7 +11,7 @@ import re
 import signal
 import socket
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -21,6 +21,7 @@ import click
 import redis
 import redis.exceptions
 
+from paceline import logs
 from paceline.connect import connect
 from paceline.embedded import attached_url
 from paceline.errors import (
@@ -30,8 +31,9 @@ from paceline.errors import (
     RedisUnavailable,
     UnknownDestination,
 )
-from paceline.logs import JsonFormatter
+from paceline.log_veil import url_password
 from paceline.outbox import OutboxStore, known_destinations
+from paceline.secrets_ import Secret
 from paceline.settings import Destination, RedisSettings, Settings
 from paceline.settings_file import load
 
@@ -65,22 +67,28 @@ class Setup:
         return found
 
 
-def setup_options(command: F) -> F:
-    """Adds --config and --data, and passes a Setup as ``setup``."""
-
-    @click.option(
+def path_options(command: F) -> F:
+    """Adds --config and --data, as ``config_path`` and ``data``."""
+    config = click.option(
         "--config",
         "config_path",
         type=click.Path(dir_okay=False, path_type=Path),
         help="Configuration file.  [default: PACELINE_CONFIG, or ./paceline.toml]",
     )
-    @click.option(
+    folder = click.option(
         "--data",
         type=click.Path(file_okay=False, path_type=Path),
         default=DEFAULT_DATA,
         show_default=True,
         help="Folder of the embedded server, used where no Redis URL is given.",
     )
+    return config(folder(command))
+
+
+def setup_options(command: F) -> F:
+    """Adds --config and --data, and passes a Setup as ``setup``."""
+
+    @path_options
     @functools.wraps(command)
     def wrapped(*args: Any, config_path: Path | None, data: Path, **kwargs: Any) -> Any:
         return command(*args, setup=read_setup(config_path, data), **kwargs)
@@ -88,11 +96,17 @@ def setup_options(command: F) -> F:
     return wrapped  # type: ignore[return-value]
 
 
-def read_setup(path: Path | None, data: Path) -> Setup:
-    """Reads the configuration. Raises ConfigError."""
+def config_path_of(path: Path | None) -> Path | None:
+    """The configuration file that is meant, None where there is none."""
     named = path or (Path(p) if (p := os.environ.get("PACELINE_CONFIG")) else None)
     if named is None and Path(DEFAULT_CONFIG).exists():
         named = Path(DEFAULT_CONFIG)
+    return named
+
+
+def read_setup(path: Path | None, data: Path) -> Setup:
+    """Reads the configuration. Raises ConfigError."""
+    named = config_path_of(path)
     settings = load(named) if named else Settings(redis=RedisSettings(), destinations={})
     for warning in settings.warnings:
         click.echo(f"paceline: {named}: {warning}", err=True)
@@ -117,15 +131,20 @@ def need_destinations(setup: Setup) -> None:
         )
 
 
-def open_client(setup: Setup, *, name: str = "paceline-cli", repeats: int = 0) -> redis.Redis:
-    """A client that answered a PING. Raises RedisUnavailable, ConfigError."""
+def need_redis_url(setup: Setup) -> str:
+    """The URL that is configured, or of the embedded server that runs. Raises RedisUnavailable."""
     url = setup.redis_url or attached_url(setup.data)
     if url is None:
         raise RedisUnavailable(
             f"no Redis URL is given, and no embedded server runs in {setup.data}",
             "Set [redis] url or PACELINE_REDIS_URL, or start it with: paceline up",
         )
-    client = connect(url, name=name, repeats=repeats)
+    return url
+
+
+def open_client(setup: Setup, *, name: str = "paceline-cli", repeats: int = 0) -> redis.Redis:
+    """A client that answered a PING. Raises RedisUnavailable, ConfigError."""
+    client = connect(need_redis_url(setup), name=name, repeats=repeats)
     with redis_errors():
         client.ping()
     return client
@@ -185,14 +204,40 @@ def interrupts() -> Iterator[Callable[[], bool]]:
         signal.signal(signal.SIGINT, before)
 
 
-def start_logging(*, verbose: bool = False) -> None:
-    """One JSON line an event, on stderr."""
-    handler = logging.StreamHandler(sys.stderr)
-    handler.setFormatter(JsonFormatter())
-    root = logging.getLogger()
-    root.handlers[:] = [handler]
-    root.setLevel(logging.DEBUG if verbose else logging.INFO)
-    logging.getLogger("rq").setLevel(logging.WARNING)
+def start_logging(setup: Setup, *, verbose: bool = False) -> None:
+    """One JSON line an event, on stderr, without the secrets that this process has in memory."""
+    url = setup.redis_url
+    password = url and url_password(url)
+    if password:
+        logs.veil().hide(password)
+    for destination in setup.settings.destinations.values():
+        _hide_secrets(destination, {}, ("value",))
+    logs.start(sys.stderr, logging.DEBUG if verbose else logging.INFO)
+
+
+def log_as_worker(destination: Destination, worker: str, environ: Mapping[str, str]) -> None:
+    """From here on the logs are this worker's, which has its destination's secrets revealed."""
+    _hide_secrets(destination, environ, ("value", "env", "file"))
+    logs.identify(destination=destination.name, worker=worker)
+
+
+def _hide_secrets(
+    destination: Destination, environ: Mapping[str, str], sources: tuple[str, ...]
+) -> None:
+    """Not the username by itself: it may be any word."""
+
+    def value(secret: Secret | None) -> str:
+        if secret is None or secret.source not in sources:
+            return ""
+        try:
+            return secret.reveal(environ)
+        except ConfigError:
+            return ""  # it is not there, so it cannot be told; the worker says so when it starts
+
+    veil = logs.veil()
+    if password := value(destination.password):
+        veil.hide_login(value(destination.username), password)
+    veil.hide(*(v for secret in destination.headers.values() if (v := value(secret))))
 
 
 def redis_option(command: F) -> F:

@@ -2,20 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Any
 
-from paceline.census import CONTAINERS, END_TERMS, IN_TERMS, Census
+from paceline.census import CONTAINERS, END_TERMS, IN_TERMS, Census, WorkerSeen
 from paceline.cli.words import count_of, in_words
+from paceline.rates import Rates, ambiguous, observations, percentile_s
 
 TERMS = (*IN_TERMS, *END_TERMS, *CONTAINERS)
-
-#: Upper bounds of the histogram's slots, as in ``lua/settle.lua``; a slot is there once it holds
-#: something.
-BOUNDS_US = (
-    1e3, 2.5e3, 5e3, 1e4, 2.5e4, 5e4, 1e5, 2.5e5, 5e5, 1e6, 2.5e6, 5e6, 1e7, 3e7, 6e7, 3e8,
-)  # fmt: skip
 
 
 @dataclass(frozen=True, slots=True)
@@ -64,6 +58,31 @@ def closures(census: Census) -> list[Closure]:
 def rate(census: Census) -> float:
     """Requests a second, as configured."""
     return float(census.config.get("rate", "0"))
+
+
+def rate_words(census: Census, rates: Rates | None) -> str:
+    """The rate asked for, and where it was measured the one achieved."""
+    asked = f"{rate(census):g}/s"
+    return asked if rates is None else f"{rates.requests:.3g} of {asked}"
+
+
+def held_words(worker: WorkerSeen) -> str:
+    """What a worker holds, as it told at its last heartbeat; "" where it told nothing."""
+    facts = worker.facts
+    parts = [
+        f"{facts[name]:,} {label}"
+        for name, label in (
+            ("connections", "open"),
+            ("queued", "queued"),
+            ("in_flight", "in flight"),
+            ("unsettled", "unsettled"),
+        )
+        if isinstance(facts.get(name), int)
+    ]
+    memory = facts.get("memory_bytes")
+    if isinstance(memory, int) and memory:
+        parts.append(f"{memory / 1024**2:.0f} MiB")
+    return f" ({', '.join(parts)})" if parts else ""
 
 
 def live_workers(census: Census) -> int:
@@ -142,44 +161,13 @@ def eta_s(census: Census) -> float | None:
     return max(closed_s + census.unfinished / per_s, due_s)
 
 
-def observations(histogram: Mapping[str, float], name: str) -> int:
-    """How many were observed."""
-    return round(sum(count for _, count in _slots(histogram, name)))
-
-
-def percentile_s(histogram: Mapping[str, float], name: str, share: float) -> float | None:
-    """The latency that ``share`` of the observations do not exceed, read off the histogram's
-    slots (linear within one); None without observations."""
-    slots = _slots(histogram, name)
-    wanted = share * sum(count for _, count in slots)
-    passed = 0.0
-    for top_us, count in slots:
-        if count and passed + count >= wanted:
-            below_us = max((bound for bound in BOUNDS_US if bound < top_us), default=0.0)
-            if top_us == float("inf"):
-                return below_us / 1e6
-            return (below_us + (top_us - below_us) * (wanted - passed) / count) / 1e6
-        passed += count
-    return None
-
-
-def _slots(histogram: Mapping[str, float], name: str) -> list[tuple[float, float]]:
-    """(upper bound us, count) of the slots that hold any, in order."""
-    return sorted(
-        (float(slot), count)
-        for key, count in histogram.items()
-        if (slot := key.removeprefix(f"{name}:")) != key and slot != "sum"
-    )
-
-
 def counters(census: Census) -> dict[str, int]:
     """The totals that tell of trouble."""
     n = census.counters
-    ambiguous = sum(v for label, v in census.outcomes.items() if label.startswith("ambiguous"))
     return {
         "retried": n.get("retried", 0),
         "duplicates": n.get("duplicates", 0),
-        "ambiguous": ambiguous + n.get("ambiguous_reaped", 0),
+        "ambiguous": ambiguous(census),
         "late": n.get("late_sent", 0) + n.get("sent_after_end", 0),
         "throttles": n.get("throttles", 0),
         "returned": n.get("returned", 0),
@@ -193,8 +181,8 @@ def law_view(census: Census) -> dict[str, Any]:
     return {**terms, "sound": census.sound, "difference": census.difference}
 
 
-def status_view(census: Census) -> dict[str, Any]:
-    """One destination for ``status --json``."""
+def status_view(census: Census, rates: Rates | None = None) -> dict[str, Any]:
+    """One destination for ``status --json``; ``rates`` where they were measured."""
     why = why_waits(census)
     latency = {
         name: {
@@ -216,6 +204,14 @@ def status_view(census: Census) -> dict[str, Any]:
         if census.law["scheduled"]
         else None,
         "rate": rate(census),
+        "achieved": None
+        if rates is None
+        else {
+            "over_s": rates.over_s,
+            "requests_s": rates.requests,
+            "sent_s": rates.sent,
+            "accepted_s": rates.accepted,
+        },
         "burst": int(census.config.get("burst", "0")),
         "bucket": {"size": int(census.gate.get("k", "0")), "level": bucket_level(census)},
         "connections": {

@@ -15,6 +15,7 @@ from paceline.audit import DeepAudit, Findings
 from paceline.census import Census
 from paceline.cli import explain
 from paceline.cli.common import (
+    DURATION,
     console,
     json_option,
     on_terminal,
@@ -27,6 +28,7 @@ from paceline.cli.words import count_of, in_words, local_time
 from paceline.client import Outbox, Status
 from paceline.errors import NotPossible
 from paceline.outbox import OutboxStore
+from paceline.rates import Rates, between, percentile_s
 
 _NONE_KNOWN = "No destination is known on this Redis: start the daemon once, with a configuration."
 
@@ -36,30 +38,47 @@ _NONE_KNOWN = "No destination is known on this Redis: start the daemon once, wit
 Examples:
   paceline status               all destinations, one line each
   paceline status maxmd         one in full
+  paceline status --over 5s     with the rate achieved, measured over five seconds
   paceline status --json | jq '.destinations.maxmd.ready'
 
 The exit code is 0 when every conservation law is sound, else 1."""
 )
 @click.argument("destinations", metavar="[DEST]...", nargs=-1)
+@click.option(
+    "--over",
+    type=DURATION,
+    metavar="DURATION",
+    help="Measure the rate achieved, over so long: 5s, 1m.",
+)
 @json_option
 @redis_option
-def status(client: redis.Redis, destinations: tuple[str, ...], as_json: bool) -> int:
+def status(
+    client: redis.Redis, destinations: tuple[str, ...], over: float | None, as_json: bool
+) -> int:
     """What waits, why, and when it will be done."""
-    found = [store.census() for store in pick_stores(client, destinations)]
+    stores = pick_stores(client, destinations)
+    achieved: dict[str, Rates | None] = {}
+    found = [store.census() for store in stores]
+    if over is not None and found:
+        before = found
+        time.sleep(over)
+        found = [store.census() for store in stores]
+        achieved = {b.destination: between(b, a) for b, a in zip(before, found, strict=True)}
     sound = all(census.sound for census in found)
     if as_json:
-        views = {census.destination: explain.status_view(census) for census in found}
+        views = {c.destination: explain.status_view(c, achieved.get(c.destination)) for c in found}
         print_json({"sound": sound, "destinations": views})
     elif not found:
         click.echo(_NONE_KNOWN)
     elif destinations:
-        click.echo("\n\n".join(_status_text(census) for census in found))
+        texts = (status_text(c, achieved.get(c.destination)) for c in found)
+        click.echo("\n\n".join(texts))
     else:
-        _status_table(found)
+        _status_table(found, achieved)
     return 0 if sound else 1
 
 
-def _status_table(found: Sequence[Census]) -> None:
+def _status_table(found: Sequence[Census], achieved: Mapping[str, Rates | None]) -> None:
     from rich.table import Table
     from rich.text import Text
 
@@ -80,22 +99,24 @@ def _status_table(found: Sequence[Census]) -> None:
             census.destination,
             *(f"{law[term]:,}" for term in ("ready", "scheduled", "leased", "dead", "parked")),
             f"{law['sent']:,}",
-            f"{explain.rate(census):g}/s",
+            explain.rate_words(census, achieved.get(census.destination)),
             in_words(census.sizes["oldest_us"] / 1e6) if law["ready"] else "-",
-            _eta_words(census),
+            eta_words(census),
             Text(why, style="red" if not census.sound else ""),
         )
     console().print(table)
 
 
-def _eta_words(census: Census) -> str:
+def eta_words(census: Census) -> str:
+    """When what waits will be done, "?" where something must be done first."""
     if not census.unfinished:
         return "-"
     eta_s = explain.eta_s(census)
     return "?" if eta_s is None else in_words(eta_s)
 
 
-def _status_text(census: Census) -> str:
+def status_text(census: Census, rates: Rates | None = None) -> str:
+    """One destination in full; ``rates`` where they were measured."""
     law, sizes = census.law, census.sizes
     lines = [
         census.destination + ("" if census.sound else "   " + explain.law_verdict(census)),
@@ -110,15 +131,15 @@ def _status_text(census: Census) -> str:
     if census.unfinished:
         backlog = explain.backlog_s(census)
         at_rate = "" if backlog is None else f" ({in_words(backlog)} at the rate)"
-        lines.append(f"  done in     {_eta_words(census)}{at_rate}")
+        lines.append(f"  done in     {eta_words(census)}{at_rate}")
     if law["ready"]:
         lines.append(f"  oldest      {in_words(sizes['oldest_us'] / 1e6)}")
     if law["scheduled"]:
         lines.append(f"  next due    in {in_words(max(0, sizes['next_due_us']) / 1e6)}")
     level = explain.bucket_level(census)
     lines += [
-        f"  pace        {explain.rate(census):g}/s, burst {census.config.get('burst', '?')}, "
-        + "bucket "
+        f"  pace        {explain.rate_words(census, rates)}, "
+        + f"burst {census.config.get('burst', '?')}, bucket "
         + ("not drawn from yet" if level is None else f"{max(0.0, level):.1f}")
         + f" of {census.gate.get('k', '?')}",
         f"  ended       {law['sent']:,} sent, {law['expired']:,} expired, {law['cancelled']:,} "
@@ -128,8 +149,8 @@ def _status_text(census: Census) -> str:
         + ", ".join(f"{n:,} {name}" for name, n in explain.counters(census).items()),
     ]
     for name, what in (("api", "api"), ("sent", "to sent")):
-        p50 = explain.percentile_s(census.histogram, name, 0.5)
-        p99 = explain.percentile_s(census.histogram, name, 0.99)
+        p50 = percentile_s(census.histogram, name, 0.5)
+        p99 = percentile_s(census.histogram, name, 0.99)
         if p50 is not None and p99 is not None:
             lines.append(f"  {what:<11} p50 {in_words(p50)}, p99 {in_words(p99)}")
     lines.append(f"  processes   {count_of(census.daemons, 'daemon')}, "
@@ -141,7 +162,8 @@ def _status_text(census: Census) -> str:
             state = f"silent for {in_words(-worker.lease_left_s)}"
         host = worker.facts.get("host") or worker.facts.get("hostname") or ""
         at = f" on {host}" if host else ""
-        lines.append(f"    {worker.id}{at}: {count_of(worker.slots, 'connection')}, {state}")
+        held = explain.held_words(worker)
+        lines.append(f"    {worker.id}{at}: {count_of(worker.slots, 'connection')}{held}, {state}")
     return "\n".join(lines)
 
 

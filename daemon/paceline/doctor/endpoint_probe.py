@@ -1,0 +1,142 @@
+"""Connects to a destination's URL as a worker does, and sends nothing."""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import Any
+from urllib.parse import urlsplit
+
+from paceline.doctor.endpoint_facts import AddressFacts, Certificate, EndpointFacts
+
+#: Of a name with very many addresses these are tried.
+MOST_ADDRESSES = 8
+WITHIN_S = 15.0
+
+
+def probe_all(
+    urls: Sequence[str],
+    *,
+    connect_timeout_s: float,
+    ca_file: str | None,
+    within_s: float = WITHIN_S,
+) -> list[EndpointFacts]:
+    """The facts of each URL, side by side, within ``within_s`` seconds: the system's resolver knows
+    no time-out, so its threads are left behind where it does not answer."""
+    found: dict[int, EndpointFacts] = {}
+    threads = [
+        threading.Thread(
+            target=lambda at, url: found.__setitem__(at, probe(url, connect_timeout_s, ca_file)),
+            args=(at, url),
+            daemon=True,
+        )
+        for at, url in enumerate(urls)
+    ]
+    for thread in threads:
+        thread.start()
+    end_s = time.monotonic() + within_s
+    for thread in threads:
+        thread.join(max(0.0, end_s - time.monotonic()))
+    return [found.get(at) or replace(_blank(url), unfinished=True) for at, url in enumerate(urls)]
+
+
+def _blank(url: str) -> EndpointFacts:
+    parts = urlsplit(url)
+    tls = parts.scheme == "https"
+    host = parts.hostname or ""
+    return EndpointFacts(
+        host=host,
+        port=parts.port or (443 if tls else 80),
+        tls=tls,
+        loopback=host in ("localhost", "127.0.0.1", "::1"),
+    )
+
+
+def probe(url: str, connect_timeout_s: float, ca_file: str | None) -> EndpointFacts:
+    """Name, every address, handshake. Never raises for the network."""
+    facts = _blank(url)
+    context: ssl.SSLContext | None = None
+    if facts.tls:
+        try:
+            # As the worker's: the system's authorities, or those of ca_file alone.
+            context = ssl.create_default_context(cafile=ca_file)
+            context.minimum_version = ssl.TLSVersion.TLSv1_2
+        except OSError as error:  # SSLError is one: a file without a certificate
+            facts = replace(facts, ca_trouble=f"{ca_file}: {error.strerror or error}")
+    began_s = time.perf_counter()
+    try:
+        found = socket.getaddrinfo(facts.host, facts.port, type=socket.SOCK_STREAM)
+    except (OSError, UnicodeError) as error:
+        return replace(facts, trouble=getattr(error, "strerror", None) or str(error))
+    resolve_s = time.perf_counter() - began_s
+    where = list(dict.fromkeys((family, address) for family, _, _, _, address in found))
+    return replace(
+        facts,
+        resolve_s=resolve_s,
+        addresses=tuple(
+            _try(int(family), address, facts.host, connect_timeout_s, context)
+            for family, address in where[:MOST_ADDRESSES]
+        ),
+    )
+
+
+def _try(
+    family: int, where: Any, host: str, timeout_s: float, context: ssl.SSLContext | None
+) -> AddressFacts:
+    facts = AddressFacts(address=str(where[0]))
+    try:
+        sock = socket.socket(family, socket.SOCK_STREAM)
+    except OSError as error:
+        return replace(facts, trouble=error.strerror or str(error))
+    with sock:
+        sock.settimeout(timeout_s)
+        began_s = time.perf_counter()
+        try:
+            sock.connect(where)
+        except TimeoutError:
+            return replace(facts, trouble=f"no answer within {timeout_s:g} s")
+        except OSError as error:
+            return replace(facts, trouble=error.strerror or str(error))
+        facts = replace(facts, connect_s=time.perf_counter() - began_s)
+        return facts if context is None else _shake_hands(facts, sock, host, context)
+
+
+def _shake_hands(
+    facts: AddressFacts, sock: socket.socket, host: str, context: ssl.SSLContext
+) -> AddressFacts:
+    began_s = time.perf_counter()
+    try:
+        with context.wrap_socket(sock, server_hostname=host) as tls:
+            return replace(
+                facts,
+                tls_s=time.perf_counter() - began_s,
+                tls_version=tls.version() or "",
+                certificate=_certificate(tls.getpeercert() or {}),
+            )
+    except ssl.SSLCertVerificationError as error:
+        return replace(facts, tls_trouble=error.verify_message, tls_code=error.verify_code)
+    except TimeoutError:
+        return replace(facts, tls_trouble="no handshake in time")
+    except OSError as error:  # SSLError is one
+        reason = getattr(error, "reason", None) or error.strerror or str(error)
+        return replace(facts, tls_trouble=str(reason))
+
+
+def _certificate(shown: Mapping[str, Any]) -> Certificate:
+    return Certificate(
+        subject=_name(shown.get("subject", ())),
+        issuer=_name(shown.get("issuer", ())),
+        expires_s=float(ssl.cert_time_to_seconds(shown["notAfter"])),
+    )
+
+
+def _name(parts: Sequence[Sequence[tuple[str, str]]]) -> str:
+    """A distinguished name by its most telling part."""
+    found = {key: value for part in parts for key, value in part}
+    return next(
+        (found[key] for key in ("commonName", "organizationName") if found.get(key)), "no name"
+    )
