@@ -4,16 +4,14 @@ from __future__ import annotations
 
 import json
 import shutil
-import signal
-import tempfile
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import click
 
 from paceline.cli.common import redis_errors
+from paceline.cli.runs import empty_folder, sigterm_interrupts
 from paceline.rehearsal import plan as plans
 from paceline.rehearsal.plan import Plan, destination_of
 from paceline.rehearsal.progress import telling
@@ -119,11 +117,11 @@ def rehearse(folder: Path | None, keep: bool, as_json: bool, **asked: Any) -> in
     """
     asked_plan = Plan(**asked)
     destination_of(asked_plan)
-    here = _folder(folder)
+    here = empty_folder(folder, "paceline-rehearsal-")
     keep = keep or folder is not None
     passed = False
     try:
-        with _sigterm_interrupts(), telling(asked_plan.messages) as tell, redis_errors():
+        with sigterm_interrupts(), telling(asked_plan.messages) as tell, redis_errors():
             report = run_rehearsal(asked_plan, here, tell)
         passed = report.passed
     finally:
@@ -136,23 +134,3 @@ def rehearse(folder: Path | None, keep: bool, as_json: bool, **asked: Any) -> in
     else:
         click.echo(as_text(report), nl=False)
     return 0 if passed else 1
-
-
-def _folder(named: Path | None) -> Path:
-    """An empty folder for this user's eyes only, by its absolute path."""
-    if named is None:
-        return Path(tempfile.mkdtemp(prefix="paceline-rehearsal-"))
-    named.mkdir(mode=0o700, parents=True, exist_ok=True)
-    if any(named.iterdir()):
-        raise click.BadParameter(f"{named} is not empty; name a new folder", param_hint="--folder")
-    return named.absolute()
-
-
-@contextmanager
-def _sigterm_interrupts() -> Iterator[None]:
-    """SIGTERM ends the run as Ctrl-C does: everything is stopped in order."""
-    before = signal.signal(signal.SIGTERM, signal.default_int_handler)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGTERM, before)

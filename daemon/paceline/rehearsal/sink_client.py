@@ -35,6 +35,10 @@ class SinkClient:
         decoder = msgspec.json.Decoder(Arrival)
         return list(decoder.decode_lines(self._control("GET", "arrivals")))
 
+    def reset(self) -> None:
+        """Nothing has arrived yet, and arrivals are numbered from 0 again."""
+        self._control("POST", "reset", b"{}")
+
     def be_well(self) -> None:
         """No faults, no latency any more."""
         self._control("POST", "faults", b'{"faults": "", "latency": ""}')

@@ -1,0 +1,16 @@
+"""The bench: what a message costs, beside a naive loop and RQ alone (``paceline bench``).
+
+Files, in the order of a run::
+
+    command.py    options, exit codes
+    plan.py       what is asked: contestants, sections, counts
+    run.py        the sections in turn
+    machine.py    on what it runs
+    sink.py       the one sink of the run, and what it saw of each contestant
+    stage.py      one server with daemons and workers on it
+    child.py      peers and producer, each a process that tells its own figures
+    producer.py peers/    what those processes run
+    cpu.py        CPU time of processes, and Redis's own
+    contest.py backlog.py memory.py latency.py    the sections
+    figures.py report.py    pure: medians, ratios, bars; rendering
+"""

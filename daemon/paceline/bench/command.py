@@ -1,0 +1,122 @@
+"""``paceline bench``."""
+
+from __future__ import annotations
+
+import shutil
+from pathlib import Path
+from typing import Any
+
+import click
+
+from paceline.bench.plan import CONTESTANTS, SECTIONS, Plan
+from paceline.bench.progress import telling
+from paceline.bench.report import as_markdown, as_text
+from paceline.bench.run import bench as run_bench
+from paceline.cli.common import print_json, redis_errors
+from paceline.cli.runs import empty_folder, sigterm_interrupts
+
+_DEFAULT = Plan()
+_POLICIES = {"always": ("always",), "everysec": ("everysec",), "both": ("always", "everysec")}
+
+_EPILOG = """\b
+Examples:
+  paceline bench                                 all of it
+  paceline bench --pairs 3 --fsync always --only naive --only paceline-2
+  paceline bench --only backlog --backlog 100000
+  paceline bench --markdown > figures.md
+"""
+
+
+@click.command(short_help="What a message costs, beside others.", epilog=_EPILOG)
+@click.option(
+    "--pairs",
+    type=click.IntRange(1, 100),
+    default=_DEFAULT.pairs,
+    show_default=True,
+    help="Turns of each contestant.",
+)
+@click.option(
+    "--messages",
+    type=click.IntRange(10, 200_000),
+    default=_DEFAULT.messages,
+    show_default=True,
+    help="Messages in each turn; RQ alone gets a quarter.",
+)
+@click.option(
+    "--backlog",
+    type=click.IntRange(0, 5_000_000),
+    default=_DEFAULT.backlog,
+    show_default=True,
+    help="Messages standing behind; 0 leaves that section out.",
+)
+@click.option(
+    "--sends",
+    type=click.IntRange(1, 10_000),
+    default=_DEFAULT.sends,
+    show_default=True,
+    help="Single sends whose latency is measured.",
+)
+@click.option(
+    "--fill",
+    type=click.IntRange(100, 1_000_000),
+    default=_DEFAULT.fill,
+    show_default=True,
+    help="Messages that memory is measured with.",
+)
+@click.option(
+    "--fsync",
+    type=click.Choice(list(_POLICIES)),
+    default="both",
+    show_default=True,
+    help="Redis's appendfsync.",
+)
+@click.option(
+    "--only",
+    type=click.Choice([*CONTESTANTS, *SECTIONS]),
+    multiple=True,
+    help="Only this contestant or section; may be repeated.",
+)
+@click.option("--seed", type=int, default=_DEFAULT.seed, show_default=True, help="Of the gaps.")
+@click.option(
+    "--folder",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Run here, and keep it; must be new or empty.  [default: a temporary folder]",
+)
+@click.option("--check", is_flag=True, help="Exit with 1 when a bar is missed.")
+@click.option("--json", "as_json", is_flag=True, help="Print JSON, raw numbers with it.")
+@click.option("--markdown", is_flag=True, help="Print Markdown tables.")
+def bench(
+    folder: Path | None, check: bool, as_json: bool, markdown: bool, fsync: str, **asked: Any
+) -> int:
+    """What a message costs, beside a naive loop and RQ alone, on this machine.
+
+    One sink without latency or faults, and in turn on it: a one-thread requests loop, RQ's
+    SimpleWorker with one job a message, Paceline with one worker and with two. Then: memory of a
+    waiting message, latency of a single one, and the cost with a backlog standing behind. Raw
+    numbers are printed, and beside each figure its bar, where it has one.
+
+    Leave the machine alone meanwhile: load and stolen CPU time are in the report.
+    """
+    if as_json and markdown:
+        raise click.UsageError("--json and --markdown exclude each other")
+    if "backlog" in asked["only"] and not asked["backlog"]:
+        raise click.UsageError("--only backlog needs a --backlog above 0")
+    plan = Plan(fsync=_POLICIES[fsync], **asked)  # type: ignore[arg-type]
+    here = empty_folder(folder, "paceline-bench-")
+    failed = False
+    try:
+        with sigterm_interrupts(), telling() as tell, redis_errors():
+            report = run_bench(plan, here, tell)
+    except Exception:
+        failed = True
+        raise
+    finally:
+        if folder is None and not failed:
+            shutil.rmtree(here)
+        else:
+            click.echo(f"kept: {here}", err=True)
+    if as_json:
+        print_json(report.as_dict())
+    else:
+        click.echo(as_markdown(report) if markdown else as_text(report), nl=False)
+    return 1 if check and report.missed else 0
