@@ -1,0 +1,215 @@
+"""docs/configuration.md against the code: every key, its type and bounds, and every default.
+
+What proves a default is the loader: a file that writes all defaults of the page out means the same
+as one that leaves them all out.
+"""
+
+from __future__ import annotations
+
+import re
+import tomllib
+from collections.abc import Mapping
+from pathlib import Path
+from types import UnionType
+from typing import Annotated, Any, Literal, NamedTuple, Union, get_args, get_origin
+
+import pytest
+from msgspec import Meta
+
+from paceline.errors import ConfigError
+from paceline.settings import Settings
+from paceline.settings_file import loads
+from paceline.settings_tables import (
+    DESTINATION,
+    EXPORTER,
+    HTTP_ONLY,
+    REDIS,
+    RETRY,
+    SUCCESS,
+    Key,
+)
+
+PAGE = Path(__file__).parents[2] / "docs" / "configuration.md"
+TABLES: Mapping[str, Mapping[str, Key]] = {
+    "redis": REDIS,
+    "exporter": EXPORTER,
+    "destinations.NAME": DESTINATION,
+    "destinations.NAME.retry": RETRY,
+    "destinations.NAME.success": SUCCESS,
+}
+REQUIRED = {
+    "maxmd": {"url": '"https://a.example/"', "username": '"u"', "password": '"p"'},
+    "http": {"url": '"https://a.example/"'},
+}
+LONGEST_S = 31_622_400
+
+
+class Row(NamedTuple):
+    table: str
+    key: str
+    type: str
+    default: str
+
+    def literal(self, provider: str) -> str | None:
+        """The default as TOML, None where there is none to write."""
+        for value, only in re.findall(r"`([^`]+)`(?: (maxmd|http))?", self.default):
+            if only in ("", provider):
+                return str(value)
+        return None
+
+    def means_something(self, provider: str) -> bool:
+        """Whether the key may be written for this provider."""
+        http_only = self.key in HTTP_ONLY or self.table.endswith(".success")
+        return provider == "http" or not http_only
+
+
+def _rows() -> list[Row]:
+    found, table = [], ""
+    for line in PAGE.read_text(encoding="utf-8").splitlines():
+        if heading := re.fullmatch(r"## (?:\[(.+)\]|.+)", line):
+            table = heading[1] or ""
+        elif table and (cells := re.fullmatch(r"\| `(\w+)` \| (.+?) \| (.+?) \| .*\|", line)):
+            found.append(Row(table, cells[1], cells[2], cells[3]))
+    return found
+
+
+ROWS = _rows()
+
+
+def _name(row: Row) -> str:
+    return f"{row.table}.{row.key}"
+
+
+def _toml(provider: str, values: Mapping[tuple[str, str], str]) -> str:
+    """A file with these values (by table and key) and what is required."""
+    lines = {"destinations.NAME": {"provider": f'"{provider}"', **REQUIRED[provider]}}
+    for (table, key), value in values.items():
+        lines.setdefault(table, {})[key] = value
+    text = ""
+    for table in sorted(lines):
+        text += f"[{table.replace('NAME', 'd')}]\n"
+        text += "".join(f"{key} = {value}\n" for key, value in lines[table].items())
+    return text
+
+
+def _load(provider: str, values: Mapping[tuple[str, str], str]) -> tuple[Any, ...]:
+    settings: Settings = loads(_toml(provider, values))
+    # A listener that was named is not the default one, even at the same address.
+    return settings.redis, str(settings.exporter.listen), settings.destinations["d"]
+
+
+def test_the_page_has_every_key_once() -> None:
+    assert {row.table for row in ROWS} == set(TABLES)
+    for table, keys in TABLES.items():
+        assert sorted(row.key for row in ROWS if row.table == table) == sorted(keys), table
+
+
+@pytest.mark.parametrize("provider", REQUIRED)
+def test_writing_every_default_out_changes_nothing(provider: str) -> None:
+    written = {
+        (row.table, row.key): value
+        for row in ROWS
+        if row.means_something(provider) and (value := row.literal(provider)) is not None
+    }
+    assert len(written) > 25, "the pattern finds no defaults any more"
+    assert _load(provider, written) == _load(provider, {})
+
+
+@pytest.mark.parametrize("row", [r for r in ROWS if r.literal("http")], ids=_name)
+def test_a_documented_key_is_heard(row: Row) -> None:
+    """Or the test above would prove nothing: another value must make a difference."""
+    value = tomllib.loads(f"v = {row.literal('http')}")["v"]
+    try:
+        changed: Any = _load("http", {(row.table, row.key): _other(value)})
+    except ConfigError as error:
+        # One that is refused is heard, too.
+        changed = [p.key for p in error.problems if p.key.split(".")[-1].startswith(row.key)]
+    assert changed
+    assert changed != _load("http", {})
+
+
+@pytest.mark.parametrize("row", [r for r in ROWS if not r.literal("http")], ids=_name)
+def test_a_key_without_a_written_default(row: Row) -> None:
+    assert row.default in ("required", "none", "below"), "no TOML value, and no word we know"
+    if row.default == "below":
+        assert f"{row.table}.{row.key}" in TABLES
+    elif row.default == "required":
+        without = "\n".join(
+            line for line in _toml("http", {}).splitlines() if not line.startswith(row.key)
+        )
+        with pytest.raises(ConfigError) as caught:
+            loads(without)
+        assert [(p.key, p.problem) for p in caught.value.problems] == [
+            (f"destinations.d.{row.key}", "missing")
+        ]
+    else:
+        redis, _, destination = _load("http", {})
+        owner = {"redis": redis, "destinations.NAME.success": destination.success}
+        attribute = "pointer" if row.key == "body" else row.key
+        assert not getattr(owner.get(row.table, destination), attribute)
+
+
+@pytest.mark.parametrize("row", ROWS, ids=_name)
+def test_the_type_is_as_documented(row: Row) -> None:
+    kind = TABLES[row.table][row.key].type
+    if kind is not Any:
+        assert row.type == _words(kind, row.key)
+        return
+    secret = {(row.table, row.key): '{ env = "X" }', (row.table, _beside(row.key)): '"x"'}
+    assert row.type in ("table", "secret")
+    if row.type == "secret":
+        assert _load("http", secret) != _load("http", {})
+    else:
+        with pytest.raises(ConfigError) as caught:
+            _load("http", {(row.table, row.key): "7"})
+        assert row.key in str(caught.value)
+
+
+def _beside(key: str) -> str:
+    return "password" if key == "username" else "username"
+
+
+def _words(kind: Any, key: str) -> str:
+    """The page's words for a type, as msgspec reads it."""
+    inner, meta = kind, Meta()
+    if get_origin(kind) is Annotated:
+        inner, meta = get_args(kind)[:2]
+    if get_origin(inner) in (Union, UnionType):
+        return ", or ".join(_words(part, key) for part in get_args(inner))
+    if get_origin(inner) is Literal:
+        return ", ".join(f'`"{value}"`' for value in get_args(inner))
+    if get_origin(inner) is list:
+        return f"list of {_words(get_args(inner)[0], key)}"
+    if get_origin(inner) is tuple:
+        assert [_bounds(part) for part in get_args(inner)] == [(0, None, LONGEST_S)] * 2
+        return "two seconds, or 0"
+    if key.endswith("_s"):
+        assert (inner, _bounds(kind)) == (float, (None, 0, LONGEST_S))
+        return "seconds"
+    if inner in (str, bool):
+        return {str: "text", bool: "`true`, `false`"}[inner]
+    least = f" above {meta.gt:,}, to" if meta.gt is not None else f", {meta.ge:,} to"
+    number = {int: "whole number", float: "number"}[inner]
+    if meta.le == 2**53:  # as large as a script's numbers may be
+        return f"{number} from {meta.ge:,}"
+    return f"{number}{least} {meta.le:,.0f}"
+
+
+def _bounds(kind: Any) -> tuple[Any, Any, Any]:
+    meta = get_args(kind)[1]
+    return meta.ge, meta.gt, meta.le
+
+
+def _other(value: Any) -> str:
+    """Some other value of the same type, as TOML."""
+    if isinstance(value, bool):
+        return str(not value).lower()
+    if isinstance(value, list):
+        return str([*value[:-1], _changed(value[-1])]).replace("'", '"')
+    return f'"{value}x"' if isinstance(value, str) else str(_changed(value))
+
+
+def _changed(value: Any) -> Any:
+    if isinstance(value, str):
+        return value.replace("2", "3")
+    return value + 1 if isinstance(value, int) else value / 2
