@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_WORKERS ?= 2
 
-.PHONY: help run test lint types arrows unit lock clean
+.PHONY: help run bench test lint types arrows unit lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -20,6 +20,9 @@ $(STAMP): requirements.lock pyproject.toml
 run: $(STAMP) ## the main job on this machine, with a report
 	$(BIN)/paceline rehearse $(ARGS)
 
+bench: $(STAMP) ## what a message costs, beside a naive loop and RQ alone
+	$(BIN)/paceline bench $(ARGS)
+
 test: lint types arrows unit ## all checks and tests
 
 lint: $(STAMP) ## ruff
@@ -32,11 +35,16 @@ types: $(STAMP) ## mypy, strict
 arrows: $(STAMP) ## which room may import which
 	$(BIN)/lint-imports --no-cache
 
+# By file, for fixtures of a module: a stack of processes is started once.
 unit: $(STAMP) ## pytest
-	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadgroup $(ARGS)
+	$(BIN)/python -m pytest -n $(PYTEST_WORKERS) --dist loadfile $(ARGS)
 
-lock: ## make requirements.lock anew from pyproject.toml (needs uv)
-	uv export --no-emit-project --all-extras --all-groups --no-header --format requirements.txt --output-file requirements.lock --quiet
+LOCK := uv export --no-emit-project --no-header --format requirements.txt --quiet
+
+lock: ## make the locks anew from pyproject.toml (needs uv): ours, and the image's two
+	$(LOCK) --all-extras --all-groups --output-file requirements.lock
+	$(LOCK) --no-dev --extra daemon --output-file deploy/requirements.lock
+	$(LOCK) --only-group build --output-file deploy/build.lock
 	rm -f uv.lock
 
 clean: ## remove what make made
