@@ -128,7 +128,7 @@ def script_names() -> dict[str, str]:
     folder = resources.files("paceline") / "lua"
     names = [f.name.removesuffix(".lua") for f in folder.iterdir() if f.name.endswith(".lua")]
     by_hash = {scripts.sha1(name): name for name in names if name != "lib"}
-    return {**by_hash, "paceline_enqueue": "enqueue"}
+    return {**by_hash, "paceline_enqueue": "enqueue", "paceline_enqueue_many": "enqueue"}
 
 
 def read(client: redis.Redis) -> Reading:
