@@ -514,15 +514,31 @@ def test_a_lost_invitation_frees_its_place_even_if_the_clock_steps_back(
 def test_a_batch_larger_than_the_burst_is_released_all_the_same_at_the_rate(
     redis_client: redis.Redis,
 ) -> None:
-    post = Post(redis_client, rate=10, burst=20, connections=2)
+    post = Post(redis_client, rate=25, burst=20, connections=2)
     post.put_many("m", 200)
     assert post.store.release("any", 50, 5.0, "a").count == 50
     assert post.store.release("any", 50, 5.0, "b").why == "rate"
-    post.now += 4_900_000
+    post.now += 1_900_000
     post.store.slots("beat", "ann", 0)
     assert post.store.release("any", 50, 60.0, "c").why == "rate"
     post.now += 100_000
     assert post.store.release("any", 50, 60.0, "d").count == 50
+
+
+def test_a_batch_is_no_more_than_its_worker_sends_in_two_seconds(
+    redis_client: redis.Redis,
+) -> None:
+    """Else the first of many workers takes a second of the rate, sends it over its one connection,
+    and the others wait for work."""
+    post = Post(redis_client, rate=30, burst=200, connections=3)
+    post.put_many("m", 200)
+    assert post.store.release("any", 100, 5.0, "a").count == 60
+    for _ in range(2):  # a share is told at the beat after the one that made room for it
+        for worker in ("ann", "bob", "cid"):
+            post.store.slots("beat", worker, 1)
+    assert post.store.release("any", 100, 5.0, "b").count == 20
+    post.store.slots("beat", "dan", 0)  # live, and without a connection: it sends nothing
+    assert post.store.release("any", 100, 5.0, "c").count == 20
 
 
 def test_without_a_live_worker_nothing_is_released(post: Post) -> None:

@@ -238,7 +238,9 @@ class Model:
         live = len(self._live_workers(now))
         if not live:
             return 0, "no-worker"
-        n = min(want, largest)
+        working = sum(slots > 0 for slots in self.slots.values())
+        share = max(1, math.ceil(2 * self.cfg["rate"] / max(1, working)))
+        n = min(want, largest, share)
         window = max(2 * live * largest, math.floor(self.cfg["rate"]))
         if n > window - (out["high"] if lane == "high" else sum(out.values())):
             return 0, "window"

@@ -51,7 +51,15 @@ if workers == 0 then return {0, 'no-worker', 0} end
 
 local cfg = redis.call('HMGET', K('cfg'), 'rate', 'burst')
 local rate, burst = tonumber(cfg[1]), tonumber(cfg[2])
-local n = math.min(want, largest)
+-- A batch is sent by the worker that takes it, over that worker's own connections. No more of it
+-- than two seconds of its share of the rate: where each of many workers has one connection, the first
+-- would take a whole second of the rate and send it alone, and the others would wait for work.
+local working = 0
+for _, slots in ipairs(redis.call('HVALS', K('slots'))) do
+  if tonumber(slots) > 0 then working = working + 1 end
+end
+local share = math.max(1, math.ceil(2 * rate / math.max(1, working)))
+local n = math.min(want, largest, share)
 local ahead = math.max(2 * workers * largest, math.floor(rate)) - out.high
 -- High does not wait behind what is out for the others.
 if lane ~= 'high' then ahead = ahead - out.any end
