@@ -27,18 +27,12 @@ from typing import Any, Literal
 
 import msgspec
 import redis
-from redis.exceptions import OutOfMemoryError, ResponseError
+from redis.exceptions import ResponseError
 
-from paceline import keys, scripts
+from paceline import intake, keys, scripts
 from paceline.census import Census, decode_census
 from paceline.errors import (
-    Draining,
-    DuplicateConflict,
-    InvalidMessage,
-    MessageTooLarge,
-    OutboxFull,
     PacelineError,
-    UnknownDestination,
 )
 from paceline.message import Message
 from paceline.names import Lane
@@ -170,7 +164,9 @@ class OutboxStore:
         if replies is None:
             replies = self._enqueue_singly(messages)
         return [
-            _refusal(reply, message) if isinstance(reply, ResponseError) else _word(reply)
+            intake.refusal(reply, message)
+            if isinstance(reply, ResponseError)
+            else intake.word(reply)
             for reply, message in zip(replies, messages, strict=True)
         ]
 
@@ -181,7 +177,7 @@ class OutboxStore:
             for message in messages:
                 self._put_enqueue(pipe, "paceline_enqueue", [message])
             replies = pipe.execute(raise_on_error=False)
-            if again or not any(_is_missing_function(reply) for reply in replies):
+            if again or not any(intake.is_missing_function(reply) for reply in replies):
                 break
             scripts.load_library(self.client)
         return replies
@@ -195,7 +191,7 @@ class OutboxStore:
             for piece in pieces:
                 self._put_enqueue(pipe, "paceline_enqueue_many", piece)
             replies = pipe.execute(raise_on_error=False)
-            if not any(_is_missing_function(reply) for reply in replies):
+            if not any(intake.is_missing_function(reply) for reply in replies):
                 break
             try:
                 loaded = not again and scripts.load_library(self.client)
@@ -211,7 +207,7 @@ class OutboxStore:
     def _put_enqueue(self, pipe: Any, function: str, messages: Sequence[Message]) -> None:
         arguments: list[scripts.Argument] = []
         for message in messages:
-            arguments += (message.payload, _options(message))
+            arguments += (message.payload, intake.options(message))
         if self._now_us is not None:
             arguments.append(str(self._now_us()))
         pipe.execute_command("FCALL", function, 1, self.tag, *arguments)
@@ -491,42 +487,3 @@ def _us(seconds: float) -> int:
 
 def _text(value: Any) -> str:
     return value.decode("utf-8", "replace") if isinstance(value, bytes) else str(value)
-
-
-def _word(reply: Any) -> Literal["new", "already"]:
-    return "new" if _text(reply) == "new" else "already"
-
-
-def _options(message: Message) -> bytes:
-    options: dict[str, Any] = {"id": message.id, "priority": message.priority}
-    for name in ("tenant", "campaign", "not_before", "expires"):
-        value = getattr(message, name)
-        if value is not None:
-            options[name] = value
-    return msgspec.json.encode(options)
-
-
-def _is_missing_function(reply: Any) -> bool:
-    return isinstance(reply, ResponseError) and "unction not found" in str(reply)
-
-
-def _refusal(error: ResponseError, message: Message) -> PacelineError:
-    """A script's error reply as ours; any other is re-raised as it is."""
-    if isinstance(error, OutOfMemoryError):
-        return OutboxFull(message.destination, "Redis has no memory left")
-    code, _, text = str(error).partition(" ")
-    field, _, problem = text.partition(": ")
-    if code == "PLINVALID":
-        return InvalidMessage(field.removeprefix("options."), problem)
-    if code == "PLTOOBIG":
-        limit = int(text.split("over the ")[1].split(" ")[0])
-        return MessageTooLarge("payload", len(message.payload), limit)
-    if code == "PLUNKNOWN":
-        return UnknownDestination(message.destination)
-    if code == "PLCONFLICT":
-        return DuplicateConflict(message.destination, message.id)
-    if code == "PLFULL":
-        return OutboxFull(message.destination, problem.partition(";")[0])
-    if code == "PLDRAINING":
-        return Draining(message.destination)
-    raise error
