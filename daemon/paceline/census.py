@@ -11,6 +11,13 @@ IN_TERMS = ("accepted", "moved_in")
 END_TERMS = ("sent", "expired", "cancelled", "dropped", "moved_out")
 CONTAINERS = ("dead", "parked", "ready", "scheduled", "leased")
 
+#: Upper bounds of the histograms' slots (``lua/settle.lua``), in microseconds; a slot is in Redis
+#: once it holds something.
+BOUNDS_US = (
+    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
+    5_000_000, 10_000_000, 30_000_000, 60_000_000, 300_000_000,
+)  # fmt: skip
+
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class WorkerSeen:

@@ -1,17 +1,11 @@
-"""What happened between two looks at a destination, and latencies out of histograms. Pure."""
+"""Reckoned from censuses: rates between two, latencies from histograms, the bucket. Pure."""
 
 from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
 
-from paceline.census import Census
-
-#: Upper bounds of the histogram's slots, as in ``lua/settle.lua``; a slot is there once it holds
-#: something.
-BOUNDS_US = (
-    1e3, 2.5e3, 5e3, 1e4, 2.5e4, 5e4, 1e5, 2.5e5, 5e5, 1e6, 2.5e6, 5e6, 1e7, 3e7, 6e7, 3e8,
-)  # fmt: skip
+from paceline.census import BOUNDS_US, Census
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -76,6 +70,20 @@ def gained(before: Mapping[str, float], after: Mapping[str, float]) -> dict[str,
     """What the slots of a histogram gained; nothing where one went back."""
     gains = {key: value - before.get(key, 0.0) for key, value in after.items()}
     return {} if any(gain < 0 for gain in gains.values()) else gains
+
+
+def permits_now(census: Census, run_id: str | None) -> float:
+    """What the bucket holds at the census's time, as ``lua/begin.lua`` would reckon for one who
+    reached the Redis ``run_id``: a missing bucket is empty, and so is one of a Redis that has
+    restarted since."""
+    gate = census.gate
+    if "level" not in gate or "at" not in gate:
+        return 0.0
+    level = float(gate["level"])
+    if gate.get("run") != run_id:
+        return min(level, 0.0)
+    gained = max(0.0, census.now_us - float(gate["at"])) * float(census.config.get("rate", 0)) / 1e6
+    return min(float(gate.get("k", 0)), level + gained)
 
 
 def observations(histogram: Mapping[str, float], name: str) -> int:

@@ -144,20 +144,6 @@ def test_an_interrupt_stops_everything(tmp_path: Path) -> None:
     assert "stopped" in words[-1]
 
 
-def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
-    (tmp_path / "mine").write_text("mine")
-    done = subprocess.run(
-        [sys.executable, "-m", "paceline", "bench", "--folder", str(tmp_path)],
-        capture_output=True,
-        text=True,
-        timeout=30,
-        check=False,
-    )
-    assert done.returncode == 2
-    assert "not empty" in done.stderr
-    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
-
-
 def _post(url: str, message_id: str) -> None:
     parts = urlsplit(url)
     link = http.client.HTTPConnection(parts.netloc, timeout=10)

@@ -95,10 +95,11 @@ def test_an_interrupt_stops_everything(tmp_path: Path, signum: signal.Signals) -
     assert "interrupted" in log.read_text()
 
 
-def test_a_folder_in_use_is_left_alone(tmp_path: Path) -> None:
+@pytest.mark.parametrize("command", ["rehearse", "bench"])
+def test_a_folder_in_use_is_left_alone(tmp_path: Path, command: str) -> None:
     (tmp_path / "mine").write_text("mine")
     done = subprocess.run(
-        [sys.executable, "-m", "paceline", "rehearse", "--folder", str(tmp_path)],
+        [sys.executable, "-m", "paceline", command, "--folder", str(tmp_path)],
         capture_output=True,
         text=True,
         timeout=30,

@@ -13,13 +13,14 @@ from prometheus_client import CollectorRegistry, generate_latest
 from prometheus_client.parser import text_string_to_metric_families
 from redis.exceptions import ConnectionError as RedisAway
 
-from paceline.census import CONTAINERS, END_TERMS, IN_TERMS, Census, WorkerSeen
+from paceline.census import BOUNDS_US, CONTAINERS, END_TERMS, IN_TERMS, Census, WorkerSeen
 from paceline.exporter.catalogue import CATALOGUE
 from paceline.exporter.collector import Collector
-from paceline.exporter.destination import BOUNDS_US, permits_now, put_destination
+from paceline.exporter.destination import put_destination
 from paceline.exporter.reading import Reading
 from paceline.exporter.redis_server import ServerFacts, put_redis
 from paceline.exporter.sheet import Sheet
+from paceline.rates import permits_now
 
 ROOT = Path(__file__).parents[2]
 NOW = 1_800_000_000_000_000

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 
 from paceline.bench.machine import Machine
+from paceline.cli.runs import terminal_progress
 
 
 class Teller(Protocol):
@@ -61,15 +61,5 @@ class _Bar(_Lines):
 @contextmanager
 def telling() -> Iterator[Teller]:
     """The teller that fits stderr."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _Lines()
-        return
-    columns = (
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield _Bar(progress)
+    with terminal_progress() as progress:
+        yield _Lines() if progress is None else _Bar(progress)

@@ -7,7 +7,7 @@ from typing import Any
 
 from paceline.census import CONTAINERS, END_TERMS, IN_TERMS, Census, WorkerSeen
 from paceline.cli.words import count_of, in_words
-from paceline.rates import Rates, ambiguous, observations, percentile_s
+from paceline.rates import Rates, ambiguous, observations, percentile_s, permits_now
 
 TERMS = (*IN_TERMS, *END_TERMS, *CONTAINERS)
 
@@ -96,13 +96,10 @@ def connections(census: Census) -> int:
 
 
 def bucket_level(census: Census) -> float | None:
-    """Permits in the bucket at the census's time, as ``begin.lua`` would reckon; None before the
-    first draw."""
-    level, at = census.gate.get("level"), census.gate.get("at")
-    if level is None or at is None:
+    """Permits in the bucket at the census's time; None before the first draw."""
+    if "level" not in census.gate or "at" not in census.gate:
         return None
-    gained = max(0.0, census.now_us - float(at)) * rate(census) / 1e6
-    return min(float(census.gate.get("k", "0")), float(level) + gained)
+    return permits_now(census, census.gate.get("run"))
 
 
 def why_waits(census: Census) -> Why:

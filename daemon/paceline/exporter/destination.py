@@ -5,15 +5,9 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any
 
-from paceline.census import CONTAINERS, Census, WorkerSeen
+from paceline.census import BOUNDS_US, CONTAINERS, Census, WorkerSeen
 from paceline.exporter.sheet import Sheet
-
-#: Upper bounds of the histograms' slots (``lua/settle.lua``), in microseconds. A slot is in Redis
-#: once it holds something; here all are, or quantiles would be reckoned from holes.
-BOUNDS_US = (
-    1_000, 2_500, 5_000, 10_000, 25_000, 50_000, 100_000, 250_000, 500_000, 1_000_000, 2_500_000,
-    5_000_000, 10_000_000, 30_000_000, 60_000_000, 300_000_000,
-)  # fmt: skip
+from paceline.rates import permits_now
 
 _EVENTS = (
     "accepted", "sent", "expired", "cancelled", "dropped", "replayed", "moved_in", "moved_out",
@@ -67,6 +61,7 @@ def _put_events(sheet: Sheet, census: Census) -> None:
 
 
 def _put_histogram(sheet: Sheet, metric: str, census: Census, which: str) -> None:
+    # All of them, held or not: quantiles would be reckoned from holes.
     slots = census.histogram
     buckets, count = [], 0.0
     for bound in BOUNDS_US:
@@ -93,19 +88,6 @@ def _put_rate(sheet: Sheet, census: Census, run_id: str) -> None:
     if lefts:
         sheet.put("paceline_closed_seconds", max(lefts), name)
     sheet.put("paceline_throttles_total", census.counters.get("throttles", 0), name)
-
-
-def permits_now(census: Census, run_id: str) -> float:
-    """What the bucket holds at the census's time, as ``lua/begin.lua`` would reckon: a missing
-    bucket is empty, and so is one of a Redis that has restarted since."""
-    gate = census.gate
-    if "level" not in gate or "at" not in gate:
-        return 0.0
-    level = float(gate["level"])
-    if gate.get("run") != run_id:
-        return min(level, 0.0)
-    gained = max(0.0, census.now_us - float(gate["at"])) * float(census.config.get("rate", 0)) / 1e6
-    return min(float(gate.get("k", 0)), level + gained)
 
 
 def _closed(census: Census) -> dict[str, float]:

@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from typing import Protocol
 
 import click
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
+from rich.progress import Progress
 
 from paceline.census import Census
+from paceline.cli.runs import terminal_progress
 
 LINE_EVERY_S = 5.0
 
@@ -72,15 +72,5 @@ def _state(census: Census) -> str:
 @contextmanager
 def telling(messages: int) -> Iterator[Teller]:
     """The teller that fits stderr."""
-    console = Console(stderr=True)
-    if not console.is_terminal:
-        yield _Lines()
-        return
-    columns = (
-        BarColumn(bar_width=30),
-        MofNCompleteColumn(),
-        TimeElapsedColumn(),
-        TextColumn("{task.description}"),
-    )
-    with Progress(*columns, console=console, transient=True) as progress:
-        yield _Bars(progress, messages)
+    with terminal_progress() as progress:
+        yield _Lines() if progress is None else _Bars(progress, messages)
