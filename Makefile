@@ -5,7 +5,7 @@ BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
 PYTEST_WORKERS ?= 2
 
-.PHONY: help run bench test lint types arrows unit lock clean
+.PHONY: help run bench shows test lint types arrows unit lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -22,6 +22,9 @@ run: $(STAMP) ## the main job on this machine, with a report
 
 bench: $(STAMP) ## what a message costs, beside a naive loop and RQ alone
 	$(BIN)/paceline bench $(ARGS)
+
+shows: $(STAMP) ## what is promised of pace and fairness, on real processes and nginx (10 minutes)
+	PYTHONPATH=tests $(BIN)/python -m shows all $(ARGS)
 
 test: lint types arrows unit ## all checks and tests
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
+from math import ceil
 from typing import Any
 
 IN_TERMS = ("accepted", "moved_in")
@@ -66,14 +67,34 @@ class Census:
         """Messages that still want sending: ready, scheduled and leased."""
         return self.law["ready"] + self.law["scheduled"] + self.law["leased"]
 
+    @property
+    def ceiling(self) -> float:
+        """Requests/s at most: as an operator set it live, or as configured."""
+        return float(self.gate.get("rate_set") or self.config.get("rate") or 0)
+
+    @property
+    def rate(self) -> float:
+        """Requests/s now: not above the pace that the provider's answers allow."""
+        return min(self.ceiling, float(self.gate.get("pace", self.ceiling)))
+
+    @property
+    def usable_connections(self) -> int:
+        """Connections in use by feedback, of those that are configured."""
+        most = int(self.config.get("connections", 0))
+        return min(most, max(1, ceil(float(self.gate.get("conc", most)))))
+
     def closed(self) -> tuple[str, float | None, str] | None:
-        """(what, seconds left or None for ever, why) while paused or held, else None."""
+        """(what, seconds left or None for ever, why) while paused, held, or the breaker is open,
+        else None."""
         for what, field in (("paused", "pause"), (self.gate.get("hold_kind", "held"), "hold")):
             until = float(self.gate.get(f"{field}_until", "0"))
             if until == -1:
                 return what, None, self.gate.get(f"{field}_why", "")
             if until > self.now_us:
                 return what, (until - self.now_us) / 1e6, self.gate.get(f"{field}_why", "")
+        if "breaker" in self.gate:
+            # Its wait is over: the next message is the probe.
+            return "breaker", 0.0, self.gate.get("breaker_why", "")
         return None
 
 

@@ -56,7 +56,8 @@ class Receipt:
 class Status:
     """What is known of a message.
 
-    ``state``     ready, scheduled, leased, begun, dead, parked, sent, cancelled, expired, dropped
+    ``state``     ready, scheduled, leased, begun, dead, parked, sent, cancelled, expired, dropped,
+                  moved: final here, ``provider_id`` names the destination that has it now
     ``attempts``  requests begun; ``history`` the last ten with their outcomes (empty for a message
                   sent at the first attempt)
     Times are unix seconds; ``due`` is when a scheduled one is next tried.
@@ -185,9 +186,11 @@ class Outbox:
         if word == "unknown":
             raise UnknownMessage(destination, message_id)
         if word in ("ended", "dead", "parked"):
-            state = self.status(destination, message_id).state
+            found = self.status(destination, message_id)
             mend = "Drop it instead" if word in ("dead", "parked") else ""
-            raise NotPossible("cancel", f"message {message_id!r} is {state}", mend)
+            if found.state == "moved":
+                mend = f"Cancel it in {found.provider_id}, which has it now"
+            raise NotPossible("cancel", f"message {message_id!r} is {found.state}", mend)
         return word == "cancelled"
 
     def destinations(self) -> list[str]:

@@ -1,10 +1,15 @@
-"""Names that daemon and workers agree on: RQ's queues and entry point, Redis client names. Pure."""
+"""Names that daemon and workers agree on: RQ's queues and entry point, Redis client names, what a
+result says. Pure."""
 
 from __future__ import annotations
 
 from typing import Literal
 
 Lane = Literal["high", "any"]
+
+#: What a result says of the destination (``lua/health.lua``): g good, u a 503, o an outage (no
+#: connection, 502, 504, time-out), b another bad answer (500), "" nothing.
+Health = Literal["g", "u", "o", "b", ""]
 
 #: In the order in which workers pop them.
 LANES: tuple[Lane, ...] = ("high", "any")

@@ -22,7 +22,6 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from dataclasses import dataclass
 from typing import Any, Literal
 
 import msgspec
@@ -30,17 +29,12 @@ import redis
 from redis.exceptions import ResponseError
 
 from paceline import intake, keys, scripts
+from paceline.answers import Leased, Permit, RateInForce, Released, Settlement, Share, Taken
 from paceline.census import Census, decode_census
-from paceline.errors import (
-    PacelineError,
-)
+from paceline.errors import PacelineError
 from paceline.message import Message
 from paceline.names import Lane
 from paceline.records import Ended, Live, decode
-
-Action = Literal[
-    "sent", "retry", "unavailable", "dead", "parked", "back", "throttled", "held"
-]  # fmt: skip
 
 #: Payloads are fetched in pieces of at most this many bytes, so that one reply stays small.
 FETCH_BYTES = 4 * 1024 * 1024
@@ -48,76 +42,6 @@ FETCH_BYTES = 4 * 1024 * 1024
 #: else for about as many times 40 us.
 TOGETHER = 50
 FOREVER = -1
-
-
-@dataclass(frozen=True, slots=True)
-class Released:
-    """``count`` messages invited, or 0 and ``why``; ``retry_s`` hints when to ask again."""
-
-    count: int
-    why: str
-    retry_s: float
-
-
-@dataclass(frozen=True, slots=True)
-class Taken:
-    """What ``take`` answered: ``status`` is batch, stale, not-live or the name of what closes the
-    destination; ``sizes`` maps each id, in order of sending, to its bytes in Redis."""
-
-    status: str
-    nonce: str
-    sizes: Mapping[str, int]
-
-
-class Leased(msgspec.Struct, frozen=True):
-    """One taken message with its payload, as the worker holds it."""
-
-    id: str
-    nonce: str
-    head: Live
-    payload: bytes
-
-
-class Permit(msgspec.Struct, frozen=True):
-    """What ``begin`` answered.
-
-    verdict   go (write after ``wait_s``), wait (ask again after ``wait_s``), closed (``what`` for
-              ``wait_s``, or None: for ever), gone (``what``: fenced, cancelled, expired)
-    """
-
-    verdict: Literal["go", "wait", "closed", "gone"]
-    wait_s: float | None = 0.0
-    what: str = ""
-    why: str = ""
-    begun_us: int = 0
-    attempt: int = 0
-
-
-class Settlement(msgspec.Struct, frozen=True, kw_only=True):
-    """One message's outcome, as ``settle`` takes it. ``record`` is the attempt as it is shown to
-    people (JSON-able, no secrets); ``sha1`` the raw digest of the payload, for the record."""
-
-    id: str
-    nonce: str
-    action: Action
-    charge: bool = False
-    delay_s: float = 0.0
-    why: str = ""
-    record: Mapping[str, Any] | None = None
-    provider_id: str = ""
-    sha1: bytes = b""
-    latency_s: float | None = None
-    label: str = ""
-    begun_us: int = 0
-
-
-@dataclass(frozen=True, slots=True)
-class Share:
-    """A worker's share of the account's connections, as of this heartbeat."""
-
-    allowance: int
-    live_workers: int
-    bucket: int
 
 
 class OutboxStore:
@@ -240,6 +164,25 @@ class OutboxStore:
             self.client.blpop([keys.key(self.destination, "wake")], timeout=timeout_s) is not None
         )
 
+    # -- the fall-back -----------------------------------------------------------------------
+
+    def lean(
+        self, to: str, seen: int, wanted: int, apart_s: float, *, loud: bool
+    ) -> tuple[int, bool]:
+        """The share of the flow that goes to ``to``, in points of 100: from the one seen to the one
+        wanted, where ``apart_s`` have passed since the last change. ``loud`` notes that there is
+        trouble now. Returns (share in force, whether it was changed here)."""
+        share, changed = self._run("lean", to, seen, wanted, _us(apart_s), int(loud))
+        return int(share), bool(changed)
+
+    def move(self, to: str, most: int = 100) -> tuple[int, str]:
+        """ready -> ready in ``to``, by the share. May be repeated. Returns (how many moved, why no
+        more: a word of ``lua/move.lua``)."""
+        moved, why = scripts.run(
+            self.client, "move", self.tag, (self._now(), most), (keys.tag(to),)
+        )
+        return int(moved), _text(why)
+
     # -- the worker's side ------------------------------------------------------------------
 
     def take(self, worker: str, nonce: str, count: int, lane: Lane, invitation: str = "") -> Taken:
@@ -278,9 +221,10 @@ class OutboxStore:
             if isinstance(head, Live) and head.nonce == nonce:
                 yield Leased(message_id, nonce, head, value[head.body_from :])
 
-    def begin(self, gate: scripts.Pinned, message_id: str, nonce: str) -> Permit:
-        """The gate at the wire. May be repeated: a permit more is drawn, nothing else."""
-        _, permits = self.turn(gate, [], [(message_id, nonce)])
+    def begin(self, gate: scripts.Pinned, message_id: str, nonce: str, size: int = 0) -> Permit:
+        """The gate at the wire, for a request of ``size`` bytes. May be repeated: a permit more is
+        drawn, nothing else."""
+        _, permits = self.turn(gate, [], [(message_id, nonce, size)])
         if isinstance(permits, ResponseError):
             raise permits
         return permits[0]
@@ -289,9 +233,10 @@ class OutboxStore:
         self,
         gate: scripts.Pinned,
         settlements: Sequence[Settlement],
-        asks: Sequence[tuple[str, str]],
+        asks: Sequence[tuple[str, str, int]],
     ) -> tuple[list[str] | ResponseError, list[Permit] | ResponseError]:
-        """``settle``, and then ``begin`` for each (id, nonce), in one round trip.
+        """``settle``, and then ``begin`` for each (id, nonce, bytes of the request), in one round
+        trip.
 
         May be repeated, as each of them may. Either may be refused without the other. Raises
         ConnectionError and TimeoutError: then either may have been carried out.
@@ -301,8 +246,8 @@ class OutboxStore:
         if settlements:
             calls.append(("settle", [self._now(), *_settle_arguments(settlements)]))
         if asks:
-            pairs = [part for ask in asks for part in ask]
-            calls.append(("begin", [self._now(), run_id, *pairs]))
+            flat = [part for ask in asks for part in ask]
+            calls.append(("begin", [self._now(), run_id, *flat]))
         replies = scripts.run_together(gate, self.tag, calls)
         words: list[str] | ResponseError = []
         permits: list[Permit] | ResponseError = []
@@ -353,10 +298,10 @@ class OutboxStore:
         facts: Mapping[str, Any] | None = None,
     ) -> Share:
         """A worker's heartbeat or farewell, and its share of the connections."""
-        mine, live, bucket = self._run(
+        mine, live, bucket, rate = self._run(
             "slots", op, worker, open_connections, json.dumps(facts or {})
         )
-        return Share(int(mine), int(live), int(bucket))
+        return Share(int(mine), int(live), int(bucket), float(rate))
 
     # -- operators --------------------------------------------------------------------------
 
@@ -394,6 +339,16 @@ class OutboxStore:
         """An operator's hand on the gate; ``for_s`` None means until resumed."""
         until = FOREVER if for_s is None else self.redis_now_us() + _us(for_s)
         return [_text(word) for word in self._run("hold", op, until, why, who)]
+
+    def set_rate(self, rate: float | None, *, why: str = "", who: str = "") -> RateInForce:
+        """Sets the rate live, requests/s; None: back to the configured one."""
+        text = "" if rate is None else repr(float(rate))
+        configured, now, pace = (_text(part) for part in self._run("rate", text, why, who))
+        return RateInForce(float(configured), float(now), float(pace) if pace else None)
+
+    def hands(self) -> list[dict[str, Any]]:
+        """What operators did, newest first: the last hundred."""
+        return [json.loads(item) for item in self.client.lrange(self._key("hand"), 0, -1)]
 
     def publish_config(
         self, digest: str, public: Mapping[str, Any], numbers: Mapping[str, int | float | str],
@@ -476,7 +431,8 @@ def _settle_arguments(settlements: Sequence[Settlement]) -> list[scripts.Argumen
         arguments += (
             s.id, s.nonce, s.action, 1 if s.charge else 0, _us(s.delay_s), s.why,
             b"" if s.record is None else msgspec.json.encode(s.record), s.provider_id, s.sha1,
-            "" if s.latency_s is None else _us(s.latency_s), s.label, s.begun_us or "",
+            "" if s.latency_s is None else _us(s.latency_s), s.label, s.begun_us or "", s.health,
+            "" if s.advised_s is None else _us(s.advised_s),
         )  # fmt: skip
     return arguments
 

@@ -82,7 +82,8 @@ def permits_now(census: Census, run_id: str | None) -> float:
     level = float(gate["level"])
     if gate.get("run") != run_id:
         return min(level, 0.0)
-    gained = max(0.0, census.now_us - float(gate["at"])) * float(census.config.get("rate", 0)) / 1e6
+    since = max(float(gate["at"]), float(gate.get("fill_from", 0)))
+    gained = max(0.0, census.now_us - since) * census.rate / 1e6
     return min(float(gate.get("k", 0)), level + gained)
 
 

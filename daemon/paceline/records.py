@@ -13,13 +13,15 @@ import msgspec
 
 State = Literal[
     "ready", "scheduled", "leased", "begun", "dead", "parked", "sent", "cancelled", "expired",
-    "dropped",
+    "dropped", "moved",
 ]  # fmt: skip
 
 STATES: dict[bytes, State] = {
     b"R": "ready", b"W": "scheduled", b"L": "leased", b"B": "begun", b"D": "dead", b"K": "parked",
 }  # fmt: skip
-ENDS: dict[bytes, State] = {b"S": "sent", b"C": "cancelled", b"X": "expired", b"T": "dropped"}
+ENDS: dict[bytes, State] = {
+    b"S": "sent", b"C": "cancelled", b"X": "expired", b"T": "dropped", b"M": "moved",
+}  # fmt: skip
 PRIORITIES = {b"0": "high", b"1": "normal", b"2": "bulk"}
 
 _HEADER = struct.Struct(">ccHH16sccddddBBH")
@@ -47,7 +49,8 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Ended:
-    """The record of a message that has ended: how, when, and the provider's id if it was sent."""
+    """The record of a message that has ended here: how, when, and the provider's id if it was sent;
+    of one that was moved, the destination that has it now."""
 
     state: State
     nonce: str

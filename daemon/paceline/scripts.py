@@ -1,8 +1,9 @@
 """The Lua transitions as callables, and the connection that knows which Redis it reached.
 
-A script's text is its own file with ``lib.lua`` in the place of the ``--@lib`` line: a fixed text,
-the same for all, never composed from values. Scripts are called by hash, and sent whole once where
-the server does not know them (a restart without a script cache, a fail-over).
+A script's text is its own file with ``lib.lua`` in the place of the ``--@lib`` line (and so for the
+others of PARTS): fixed texts, the same for all, never composed from values. Scripts are called by
+hash, and sent whole once where the server does not know them (a restart without a script cache, a
+fail-over).
 """
 
 from __future__ import annotations
@@ -18,6 +19,9 @@ from redis.exceptions import NoScriptError, ResponseError
 
 Argument = str | bytes | int | float
 
+#: Texts that scripts share, each put in the place of its ``--@name`` line.
+PARTS = ("lib", "health", "tenants")
+
 #: The function library's version: a daemon loads its own where the one present is lower, never
 #: where it is higher (an older daemon in a rolling upgrade must not take a newer one back).
 LIBRARY_VERSION = 2
@@ -27,8 +31,12 @@ LIBRARY_VERSION = 2
 def source(name: str) -> str:
     """The text of one transition as Redis gets it. Raises FileNotFoundError for an unknown name."""
     folder = resources.files("paceline") / "lua"
-    library = (folder / "lib.lua").read_text(encoding="utf-8")
-    return (folder / f"{name}.lua").read_text(encoding="utf-8").replace("--@lib", library, 1)
+    text = (folder / f"{name}.lua").read_text(encoding="utf-8")
+    for part in PARTS:
+        if f"--@{part}\n" in text:
+            library = (folder / f"{part}.lua").read_text(encoding="utf-8")
+            text = text.replace(f"--@{part}\n", library, 1)
+    return text
 
 
 @cache
@@ -44,16 +52,24 @@ class Caller(Protocol):
         """Sends one command and returns its reply."""
 
 
-def run(caller: Caller, name: str, tag: str, arguments: Sequence[Argument]) -> Any:
-    """Runs one transition on the keys of ``tag``.
+def run(
+    caller: Caller,
+    name: str,
+    tag: str,
+    arguments: Sequence[Argument],
+    others: Sequence[str] = (),
+) -> Any:
+    """Runs one transition on the keys of ``tag``, and of ``others`` where it has to do with several
+    destinations.
 
     Raises redis.exceptions.RedisError as the client does; it is not repeated here: whether a
     transition may be repeated is its caller's knowledge.
     """
+    rest = (1 + len(others), tag, *others, *arguments)
     try:
-        return caller.execute_command("EVALSHA", sha1(name), 1, tag, *arguments)
+        return caller.execute_command("EVALSHA", sha1(name), *rest)
     except NoScriptError:
-        return caller.execute_command("EVAL", source(name), 1, tag, *arguments)
+        return caller.execute_command("EVAL", source(name), *rest)
 
 
 def run_together(

@@ -15,6 +15,7 @@ import redis
 
 from paceline.dispatch import Dispatcher
 from paceline.lifecycle import Loop
+from paceline.mover import Moved, Mover
 from paceline.outbox import OutboxStore
 from paceline.reaper import Reaped, Reaper
 from paceline.scheduler import Scheduler, Turn
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 Part = Literal["scheduler", "reaper"]
 
 REAP_EVERY_S = 0.5
+MOVE_EVERY_S = 1.0
 #: Ids of jobs that expired unseen lie in RQ's queues until a worker pops them; where none does for
 #: long, they are taken out this often.
 PURGE_EVERY_S = 30.0
@@ -78,6 +80,8 @@ class DaemonService:
             publish(store, destination)
             if "scheduler" in self._parts:
                 self._loops.append(self._scheduler_loop(store, destination))
+                if destination.fallback is not None:
+                    self._loops.append(self._mover_loop(store, destination.fallback))
             if "reaper" in self._parts:
                 self._loops.append(self._reaper_loop(store, destination))
         for loop in self._loops:
@@ -110,6 +114,14 @@ class DaemonService:
             return scheduler.run_once()
 
         return Loop(f"scheduler-{destination.name}", step, scheduler.wait, self.stopping)
+
+    def _mover_loop(self, store: OutboxStore, to: str) -> Loop[Any]:
+        mover = Mover(store, OutboxStore(self._client, to))
+
+        def rest(_: Moved) -> None:
+            self.stopping.wait(MOVE_EVERY_S)
+
+        return Loop(f"mover-{store.destination}", mover.run_once, rest, self.stopping)
 
     def _reaper_loop(self, store: OutboxStore, destination: Destination) -> Loop[Any]:
         reaper = Reaper(store, Pinned(self._client), self._name)

@@ -41,6 +41,7 @@ __all__ = [
     "RedisSettings",
     "Settings",
     "SuccessRule",
+    "Tenant",
     "default_batch",
 ]
 
@@ -90,6 +91,19 @@ DEFAULT_SUCCESS = SuccessRule()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Tenant:
+    """A tenant's part of a destination.
+
+    weight  its share beside the others that have something to send
+    rate    at most so many messages/s are taken for it, 0 for no cap; burst: at once
+    """
+
+    weight: float = 1.0
+    rate: float = 0.0
+    burst: int = 1
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
     """One provider account. Times in seconds, sizes in bytes, `rate` in requests per second."""
 
@@ -100,6 +114,11 @@ class Destination:
     burst: int = 150
     connections: int = 10
     reserve: int = 5
+    pace: Literal["adaptive", "fixed"] = "adaptive"
+    probe_after_s: float = 30.0
+    bytes_per_s: int = 0
+    fallback: str | None = None
+    tenants: Mapping[str, Tenant] = field(default_factory=dict)
     connect_timeout_s: float = 5.0
     read_timeout_s: float = 30.0
     total_timeout_s: float = 35.0
@@ -155,6 +174,11 @@ class Destination:
             "connections": self.connections,
             "effective_connections": self.effective_connections,
             "reserve": self.reserve,
+            "pace": self.pace,
+            "probe_after_s": self.probe_after_s,
+            "bytes_per_s": self.bytes_per_s,
+            "fallback": self.fallback,
+            "tenants": {name: asdict(tenant) for name, tenant in sorted(self.tenants.items())},
             "batch": self.batch,
             "connect_timeout_s": self.connect_timeout_s,
             "read_timeout_s": self.read_timeout_s,

@@ -7,6 +7,7 @@ that are right in themselves.
 from __future__ import annotations
 
 import ipaddress
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import replace
@@ -26,7 +27,9 @@ from paceline.settings import (
     RedisSettings,
     Settings,
     SuccessRule,
+    Tenant,
 )
+from paceline.settings_fallback import fallback_problems
 from paceline.settings_tables import (
     BODY,
     DESTINATION,
@@ -35,6 +38,7 @@ from paceline.settings_tables import (
     REDIS,
     RETRY,
     SUCCESS,
+    TENANT,
     read_table,
     unknown_key,
 )
@@ -49,6 +53,7 @@ _OUTCOMES = ("retry", "rejected", "throttled", "held", "ambiguous")
 
 # RFC 9110 §5.6.2; and §5.5, without the obsolete line folding.
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
+_TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\t\x80-\xff]*")
 _STATUS = re.compile(r"[1-5](\d\d|xx)", re.ASCII)
 # Set by the connection, for they must agree with the bytes it writes.
@@ -76,6 +81,7 @@ def settings_from(document: Mapping[str, Any], problems: _Problems) -> Settings 
         if destination is not None:
             destinations[name] = destination
             warnings.extend(_warnings(destination))
+    problems.extend(fallback_problems(destinations, list(tables)))
     if len(problems) > before:
         return None
     return Settings(
@@ -145,6 +151,7 @@ def _destination(name: str, table: Any, problems: _Problems) -> Destination | No
     values["headers"] = _headers(at, values.get("headers", {}), problems)
     values["success"] = _success(at, values.get("success", {}), problems)
     values["outcomes"] = _outcomes(at, values.get("outcomes", {}), problems)
+    values["tenants"] = _tenants(at, values.get("tenants", {}), problems)
     _id_header(at, values, problems)
 
     burst, connections = values.get("burst", 150), values.get("connections", 10)
@@ -341,6 +348,30 @@ def _outcomes(at: str, table: Any, problems: _Problems) -> Mapping[str, str]:
     return MappingProxyType(dict(table))
 
 
+def _tenants(at: str, table: Any, problems: _Problems) -> Mapping[str, Tenant]:
+    at = f"{at}.tenants"
+    if not isinstance(table, dict):
+        mend = f'[{at}.NAME] with weight and rate; "*" is any other tenant'
+        problems.append(ConfigProblem(at, "no table", mend))
+        return {}
+    tenants: dict[str, Tenant] = {}
+    for name, terms in table.items():
+        if name != "*" and not _TENANT.fullmatch(name):
+            problems.append(
+                ConfigProblem(
+                    f"{at}.{name}",
+                    "is no tenant's name",
+                    "Use 1 to 64 letters, digits, dots, dashes and underscores, "
+                    'or "*" for any other',
+                )
+            )
+        values = read_table(terms, TENANT, f"{at}.{name}", problems)
+        # One second's worth, so that a cap does not chop what comes in at its own rate.
+        values.setdefault("burst", max(1, math.ceil(values.get("rate", 0.0))))
+        tenants[name] = Tenant(**values)
+    return MappingProxyType(tenants)
+
+
 def _contradictions(at: str, it: Destination, problems: _Problems) -> None:
     def wrong(key: str, problem: str, mend: str) -> None:
         problems.append(ConfigProblem(f"{at}.{key}", problem, mend))
@@ -357,6 +388,19 @@ def _contradictions(at: str, it: Destination, problems: _Problems) -> None:
             f"{it.total_timeout_s:g} is below read_timeout_s ({it.read_timeout_s:g})",
             "It bounds the whole request; leave it out for read_timeout_s + 5",
         )
+    if it.bytes_per_s and it.bytes_per_s < it.max_payload_bytes / it.max_age_s:
+        wrong(
+            "bytes_per_s",
+            f"{it.bytes_per_s} would let a message of max_payload_bytes wait longer than max_age_s",
+            "Bytes, not megabytes: 135 MB/s is 135000000",
+        )
+    for name, tenant in it.tenants.items():
+        if tenant.rate > it.rate:
+            wrong(
+                f"tenants.{name}.rate",
+                f"{tenant.rate:g} is over the destination's rate ({it.rate:g})",
+                "Leave it out: a tenant without a cap may use all that is free",
+            )
     if it.lease_s < LEAST_LEASE_S:
         wrong(
             "lease_s",

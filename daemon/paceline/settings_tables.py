@@ -26,6 +26,7 @@ __all__ = [
     "REDIS",
     "RETRY",
     "SUCCESS",
+    "TENANT",
     "Key",
     "read_table",
     "unknown_key",
@@ -71,6 +72,16 @@ DESTINATION: Mapping[str, Key] = {
     ),
     "connections": Key(Annotated[int, Meta(ge=1, le=10_000)], "A whole number from 1 up"),
     "reserve": Key(Annotated[int, Meta(ge=0, le=10**7)], "A whole number of permits from 0 up"),
+    "pace": Key(
+        Literal["adaptive", "fixed"],
+        '"adaptive" (the rate is a ceiling) or "fixed" (it is kept to)',
+    ),
+    "probe_after_s": Key(_Seconds, _SECONDS),
+    "bytes_per_s": Key(
+        Annotated[int, Meta(ge=0, le=2**53)], "Bytes of requests per second, 0 for no cap"
+    ),
+    "fallback": Key(str, "The name of another destination of this file"),
+    "tenants": Key(Any, ""),
     "connect_timeout_s": Key(_Seconds, _SECONDS),
     "read_timeout_s": Key(_Seconds, _SECONDS),
     "total_timeout_s": Key(_Seconds, _SECONDS),
@@ -109,6 +120,14 @@ RETRY: Mapping[str, Key] = {
     "throttle_first_s": Key(_Seconds, _SECONDS),
     "throttle_cap_s": Key(_Seconds, _SECONDS),
     "on_ambiguous": Key(Literal["retry", "park"], '"retry" or "park"'),
+}
+
+TENANT: Mapping[str, Key] = {
+    "weight": Key(Annotated[float, Meta(gt=0, le=1e6)], "A number above 0, such as 2"),
+    "rate": Key(
+        Annotated[float, Meta(ge=0, le=1e6)], "Messages per second, such as 10; 0 for no cap"
+    ),
+    "burst": Key(Annotated[int, Meta(ge=1, le=10**7)], "A whole number from 1 up"),
 }
 
 SUCCESS: Mapping[str, Key] = {

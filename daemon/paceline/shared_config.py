@@ -30,6 +30,17 @@ def script_numbers(destination: Destination) -> dict[str, int | float | str]:
         "on_ambiguous": retry.on_ambiguous,
         "throttle_first_us": _us(retry.throttle_first_s),
         "throttle_cap_us": _us(retry.throttle_cap_s),
+        "pace": destination.pace,
+        "probe_us": _us(destination.probe_after_s),
+        # How long the result of a probe may take.
+        "probe_wait_us": _us(destination.connect_timeout_s + destination.total_timeout_s + 5.0),
+        "bytes_per_s": destination.bytes_per_s,
+        "fallback": destination.fallback or "",
+        "tenants": json.dumps(
+            {name: [t.weight, t.rate, t.burst] for name, t in destination.tenants.items()}
+        )
+        if destination.tenants
+        else "",
     }
 
 

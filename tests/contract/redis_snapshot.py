@@ -15,9 +15,9 @@ from paceline import keys
 from paceline.records import Ended, Live, decode
 from support import model
 
-TEXTS = {"run", "hold_kind", "recent", "draining"}
-NOT_COMPARED = {"pause_why", "pause_who", "hold_why", "hold_who", "hold_since"}
-ALWAYS_FINE = {"h", "o", "n", "gate", "cfg", "reap", "facts", "invn", "wake"}
+TEXTS = {"run", "hold_kind", "res", "probe", "draining"}
+NOT_COMPARED = {"pause_why", "pause_who", "hold_why", "hold_who", "hold_since", "breaker_why"}
+ALWAYS_FINE = {"h", "o", "n", "gate", "cfg", "reap", "facts", "invn", "wake", "hand"}
 
 
 def snapshot(client: redis.Redis, destination: str) -> dict[str, Any]:

@@ -19,8 +19,10 @@ from hypothesis import strategies as st
 
 from contract.test_outbox_model import NUMBERS, START_US, FixedRun
 from paceline import scripts
+from paceline.answers import Permit
 from paceline.message import Message
-from paceline.outbox import OutboxStore, Permit
+from paceline.outbox import OutboxStore
+from paceline.sink.windows import worst_window
 from support.model import SECOND
 
 TOLERANCE = Fraction(1, 1_000_000)
@@ -85,16 +87,9 @@ class Gate:
                 self.now += max(1, round(permit.wait_s * 1e6))
 
 
-def fullest_window(starts: Sequence[int], rate: float) -> Fraction:
-    """The largest (permits in a window) - (rate · its length), over all pairs of starts."""
-    per_us = Fraction(rate) / 1_000_000
-    lowest = most = None
-    for place, us in enumerate(sorted(starts)):
-        before = place - per_us * us
-        lowest = before if lowest is None else min(lowest, before)
-        here = before + 1 - lowest
-        most = here if most is None else max(most, here)
-    return most or Fraction(0)
+def fullest_window(starts: Sequence[int], rate: float) -> float:
+    """The largest (permits in a window) - (rate · its length), over all windows."""
+    return worst_window([us * 1000 for us in sorted(starts)], rate, 0).margin
 
 
 @BUDGET

@@ -26,9 +26,10 @@ from hypothesis.stateful import (
 
 from contract.redis_snapshot import snapshot
 from paceline import scripts
+from paceline.answers import Settlement, Taken
 from paceline.errors import PacelineError
 from paceline.message import Message
-from paceline.outbox import OutboxStore, Settlement, Taken
+from paceline.outbox import OutboxStore
 from support.model import NO_NONCE, SECOND, Model
 
 START_US = 1_700_000_000 * SECOND
@@ -36,7 +37,8 @@ NUMBERS: dict[str, int | float | str] = {
     "rate": 20, "burst": 9, "connections": 4, "reserve": 2, "lease_us": 10 * SECOND,
     "max_age_us": 120 * SECOND, "record_us": 86_400 * SECOND, "max_payload": 100, "max_count": 14,
     "max_bytes": 150, "max_tries": 2, "retry_first_us": SECOND, "on_ambiguous": "retry",
-    "throttle_first_us": SECOND, "throttle_cap_us": 5 * SECOND,
+    "throttle_first_us": SECOND, "throttle_cap_us": 5 * SECOND, "pace": "fixed",
+    "probe_us": 3 * SECOND, "probe_wait_us": 2 * SECOND,
 }  # fmt: skip
 LONG = os.environ.get("PACELINE_HYPOTHESIS") == "long"
 BUDGET = settings(
@@ -56,7 +58,11 @@ lanes = st.sampled_from(["high", "any", "any"])
 any_of = st.integers(0, 1000)
 twice = st.booleans()
 few = st.sampled_from([1, 2, 500])
-ACTIONS = ["sent", "sent", "retry", "unavailable", "dead", "parked", "back", "throttled", "held"]
+ACTIONS = [
+    "sent", "sent", "retry", "unavailable", "dead", "parked", "back", "throttled", "quota", "held",
+]  # fmt: skip
+#: What results of these actions may say of the provider's health.
+HEALTH = {"sent": "g", "retry": "oob", "unavailable": "u", "dead": "gob", "parked": "ob"}
 
 
 class FixedRun:
@@ -249,6 +255,7 @@ class OutboxMachine(RuleBasedStateMachine):
         share = self.store.slots(op, worker, open_connections)
         expected = self.model.beat(self.now, op, worker, open_connections)
         assert (share.allowance, share.live_workers, share.bucket) == expected
+        assert share.rate == NUMBERS["rate"]
         self.largest_k = max(self.largest_k, share.bucket)
 
     @rule(worker=workers, count=st.integers(1, 25), lane=lanes, invited=any_of, again=twice)
@@ -285,7 +292,11 @@ class OutboxMachine(RuleBasedStateMachine):
     def begins(self, which: int, again: bool, more: Sequence[int] = ()) -> None:
         """One message, perhaps twice, and others that ask in the same call."""
         asks = [self._lease(which)] * (1 + again) + [self._lease(other) for other in more]
-        _, permits = self.store.turn(self.pin, [], asks)  # type: ignore[arg-type]
+        _, permits = self.store.turn(
+            self.pin,  # type: ignore[arg-type]
+            [],
+            [(message_id, nonce, 100) for message_id, nonce in asks],
+        )
         assert isinstance(permits, list)
         for permit, (message_id, nonce) in zip(permits, asks, strict=True):
             expected = self.model.begin(self.now, message_id, nonce, self.pin.run_id)
@@ -335,8 +346,47 @@ class OutboxMachine(RuleBasedStateMachine):
                     latency_s=None if begun_ago is None else begun_ago / 1e6,
                     label="label" if charge else "",
                     begun_us=0 if begun_ago is None else self.now - begun_ago,
+                    health=HEALTH.get(action, " ")[which % len(HEALTH.get(action, " "))].strip(),
                 )
             )  # fmt: skip
+        expected = self.model.settle(self.now, settlements)
+        self._both(lambda: self.store.settle(settlements), expected, again)
+
+    @rule(
+        worker=workers,
+        probes=st.lists(st.sampled_from(["g", "o", "u", "", "held", "nobody"]), max_size=3),
+        step_us=st.sampled_from([1000, 400_000, 2_600_000, 10_100_000]),
+        again=twice,
+    )
+    def an_outage(self, worker: str, probes: list[str], step_us: int, again: bool) -> None:
+        """All that is taken fails, and then perhaps probes, each with its own end."""
+        for n in range(14 - len(self.model.held)):
+            self.enqueues(f"m{self.made * 5 % 24 + n}", b"[]", "normal", "t1", None, None, False)
+        self.beats("beat", worker, 1)
+        self.takes(worker, 6, "any", 0, False)
+        for message_id, nonce in self.leases[-6:]:
+            self.now += step_us
+            self._settle_as(message_id, nonce, "dead" if again else "retry", "o", again)
+        for letter in probes:
+            self.now += 3_100_000
+            self.beats("beat", worker, 1)
+            self.promotes(500)
+            before = len(self.leases)
+            self.takes(worker, 3, "any", 0, again)
+            for message_id, nonce in self.leases[before:]:
+                if letter == "nobody":
+                    continue
+                self.begins(4 * self.leases.index((message_id, nonce)), again)
+                action = {"g": "sent", "": "back", "held": "held"}.get(letter, "unavailable")
+                self._settle_as(message_id, nonce, action, letter[:1].strip("h"), again)
+
+    def _settle_as(
+        self, message_id: str, nonce: str, action: Any, health: Any, again: bool
+    ) -> None:
+        settlements = [
+            Settlement(id=message_id, nonce=nonce, action=action, charge=True, delay_s=2.0,
+                       health=health, begun_us=self.now - 1000)
+        ]  # fmt: skip
         expected = self.model.settle(self.now, settlements)
         self._both(lambda: self.store.settle(settlements), expected, again)
 

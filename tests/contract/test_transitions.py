@@ -13,9 +13,10 @@ import redis
 from contract.redis_snapshot import snapshot
 from contract.test_outbox_model import NUMBERS, START_US, FixedRun
 from paceline import scripts
+from paceline.answers import Settlement, Taken
 from paceline.errors import OutboxFull, PacelineError
 from paceline.message import Message
-from paceline.outbox import TOGETHER, OutboxStore, Settlement, Taken
+from paceline.outbox import TOGETHER, OutboxStore
 from paceline.records import Ended, Live
 from support.model import SECOND
 
@@ -65,6 +66,8 @@ class Post:
 
     def settle(self, message_id: str, nonce: str, action: Any, **about: Any) -> str:
         about.setdefault("begun_us", self.now)
+        health = {"sent": "g", "unavailable": "u"}.get(action, "")
+        about = {"health": health} | about
         [word] = self.store.settle([Settlement(id=message_id, nonce=nonce, action=action, **about)])
         return word
 

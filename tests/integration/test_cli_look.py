@@ -12,9 +12,10 @@ import pytest
 import redis
 
 from paceline import keys
+from paceline.answers import Settlement
 from paceline.audit import DeepAudit
 from paceline.cli import COMMANDS
-from paceline.outbox import OutboxStore, Settlement
+from paceline.outbox import OutboxStore
 from support.cli import Cli, Result, open_outbox, put, shelve, take
 
 LAW = {

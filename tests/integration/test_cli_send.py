@@ -8,6 +8,8 @@ import os
 import pty
 import re
 import signal
+import subprocess
+import time
 from pathlib import Path
 from typing import Any
 
@@ -17,6 +19,7 @@ import redis
 from paceline.cli.lines import Line, Lines, Refusal, Rules
 from paceline.embedded import EmbeddedServer
 from paceline.outbox import OutboxStore
+from paceline.records import Live
 from support.cli import Cli, open_outbox, put
 from support.servers import connect
 from support.wait import until
@@ -290,6 +293,143 @@ def test_progress_on_a_terminal_only(cli: Cli, store: OutboxStore) -> None:
     assert process.wait(30) == 0
     assert b"send api" in shown
     assert cli("send", "api", file).err == ""
+
+
+def dues(store: OutboxStore, *ids: str) -> list[float]:
+    """When each is due, in seconds from the first; a message that is ready is due at once."""
+    heads = [found[0] for found in store.look(list(ids)) if found]
+    assert all(isinstance(head, Live) for head in heads)
+    times = [(head.due_us or head.at_us) / 1e6 for head in heads if isinstance(head, Live)]
+    return [at - times[0] for at in times]
+
+
+def test_spread_evenly_to_finish_in_time(cli: Cli, store: OutboxStore) -> None:
+    lines: list[dict[str, Any]] = [{"payload": n, "id": f"m{n}"} for n in range(100)]
+    lines[1]["delay_s"] = 1
+    lines[3]["delay_s"] = 3000
+    started = time.time()
+    result = cli("send", "api", cli.lines(*lines, ""), "--finish-by", "1h", "--json")
+    ended = time.time()
+    assert result.code == 0
+    spread = result.json["spread"]
+    assert started + 3600 <= spread["finish_by"] <= ended + 3600
+    assert spread["until"] == pytest.approx(spread["finish_by"] - 60)
+    assert spread["per_s"] == pytest.approx(100 / 3540, rel=0.01)
+    assert store.census().law["scheduled"] in (99, 100)
+    found = dues(store, *(f"m{n}" for n in range(100)))
+    late = found.pop(3)
+    assert late == pytest.approx(3000, abs=ended - started)
+    wanted = [n * 35.4 for n in range(100) if n != 3]
+    assert found == pytest.approx(wanted, abs=ended - started)
+    lasts = store.look(["m99"])[0]
+    assert lasts
+    assert isinstance(lasts[0], Live)
+    assert spread["until"] - 36 <= lasts[0].due_us / 1e6 < spread["until"]
+
+
+def test_a_spread_is_told_and_repeated_safely(cli: Cli, store: OutboxStore) -> None:
+    stdin = "".join(f'{{"payload": {n}}}\n' for n in range(400))
+    given = ("send", "api", "-", "--id-prefix", "run")
+    dry = cli(*given, "--finish-by", "2h", "--dry-run", stdin=stdin)
+    assert (dry.code, accepted(store)) == (0, 0)
+    assert "would be spread over 1h 59m, 0.056/s, until 20" in dry.out
+    first = cli(*given, "--finish-by", "2h", stdin=stdin)
+    assert first.code == 0
+    assert "400 messages accepted by api\nspread over 1h 59m, 0.056/s, until 20" in first.out
+    assert "no live worker" in first.err
+    ids = [f"run-{n}" for n in range(1, 401)]
+    before = dues(store, *ids)
+    again = cli(*given, "--finish-by", "1h", stdin=stdin)
+    assert again.code == 0, again
+    assert again.out == "0 messages accepted by api, 400 accepted before\n"
+    assert dues(store, *ids) == before
+
+
+def test_a_file_does_not_stand_in_its_own_way(cli: Cli, store: OutboxStore) -> None:
+    lines = [{"payload": n, "id": f"m{n}"} for n in range(900)]
+    assert cli("send", "api", cli.lines(*lines[:800])).code == 0
+    # 900 need 10 s at 90/s. Eight hundred of them are what waits: counted twice, it would be 18.9.
+    rest = cli("send", "api", cli.lines(*lines), "--finish-by", "15s", "--json")
+    assert rest.code == 0, rest
+    assert (rest.json["accepted"], rest.json["already"]) == (100, 800)
+
+
+def test_a_file_that_cannot_be_done_in_time_is_refused(cli: Cli, store: OutboxStore) -> None:
+    put(store, *(f"b{n}" for n in range(900)))
+    file = cli.lines(*({"payload": n, "id": f"m{n}"} for n in range(1800)))
+    result = cli("send", "api", file, "--finish-by", "20s")
+    assert (result.code, result.out) == (2, "")
+    assert "1,800 messages beside 900 that wait need 30 s at 90/s: the rate binds" in result.err
+    assert re.search(r"--finish-by leaves 19\.\d s, but", result.err)
+    assert re.search(r"or ask for a rate of 1[34]\d/s; --force", result.err)
+    assert "Nothing was sent" in result.err
+    as_json = cli("send", "api", file, "--finish-by", "20s", "--json")
+    assert as_json.code == 2
+    assert "beside 900 that wait need 30 s" in as_json.json["stopped"]
+    assert as_json.json["spread"] is None
+    assert accepted(store) == 900
+    forced = cli("send", "api", file, "--finish-by", "20s", "--force", "--json")
+    assert forced.code == 0
+    assert forced.json["spread"]["per_s"] == pytest.approx(1800 / 19.6, rel=0.1)
+    assert accepted(store) == 2700
+
+
+def test_a_spread_longer_than_a_message_may_wait_is_refused(
+    cli: Cli, redis_client: redis.Redis
+) -> None:
+    store = open_outbox(redis_client, max_age_s=3600.0)
+    file = cli.lines({"payload": 1, "id": "a"}, {"payload": 2, "id": "b"})
+    result = cli("send", "api", file, "--finish-by", "2h", "--force")
+    assert result.code == 2
+    assert "max_age_s of api gives a message up after 1h" in result.err
+    assert accepted(store) == 0
+
+
+def test_lines_that_do_not_fit_into_the_spread_are_bad(cli: Cli, store: OutboxStore) -> None:
+    file = cli.lines(
+        {"payload": 1, "delay_s": 3000, "ttl_s": 7200},
+        {"payload": 2, "delay_s": 7200},
+        {"payload": 3, "ttl_s": 1800},
+    )
+    result = cli("send", "api", file, "--finish-by", "1h")
+    assert (result.code, accepted(store)) == (2, 0)
+    later, expires, _ = result.err.splitlines()
+    assert re.search(r"line 2: not_before: after --finish-by, by (59m 59s|1h)\. Write", later)
+    assert re.search(r"line 3: expires: before --finish-by, by (29m 59s|30m): it might", expires)
+    assert cli("send", "api", file).code == 0
+
+
+@pytest.mark.parametrize(
+    ("given", "told"),
+    [
+        (("--finish-by", "soon"), "'--finish-by': 'soon' is no time. Write 09:00"),
+        (("--finish-by", "2020-01-01T09:00Z"), "is past, by"),
+        (("--force",), "--force goes with --finish-by TIME"),
+    ],
+)
+def test_a_bad_finish_is_told(
+    cli: Cli, store: OutboxStore, given: tuple[str, ...], told: str
+) -> None:
+    result = cli("send", "api", cli.lines({"payload": 1}), *given)
+    assert (result.code, result.out, accepted(store)) == (2, "", 0)
+    assert told in result.err
+
+
+def test_a_finish_that_passes_while_the_file_is_read(
+    cli: Cli, store: OutboxStore, redis_client: redis.Redis
+) -> None:
+    process = cli.popen("send", "api", "-", "--finish-by", "1s", stdin=subprocess.PIPE)
+
+    def connected() -> bool:
+        return any(entry["name"] == "paceline-cli" for entry in redis_client.client_list())
+
+    until(connected, 60, "the command has read its options")
+    passed = time.time() + 1
+    until(lambda: time.time() > passed, 10, "the time has passed")
+    _, err = process.communicate(b'{"payload": 1}\n', timeout=60)
+    assert process.returncode == 2
+    assert b"--finish-by has passed" in err
+    assert accepted(store) == 0
 
 
 def read(data: bytes, *, now: float = 1000.0, most: int = 1000) -> list[Line | Refusal]:

@@ -11,6 +11,7 @@ import pytest
 import redis
 
 from paceline import Outbox
+from paceline.answers import Settlement
 from paceline.embedded import EmbeddedServer
 from paceline.errors import (
     DuplicateConflict,
@@ -24,7 +25,7 @@ from paceline.errors import (
     UnknownDestination,
     UnknownMessage,
 )
-from paceline.outbox import Settlement, new_nonce
+from paceline.outbox import new_nonce
 from support.published import MAXMD_PAYLOAD, published
 
 

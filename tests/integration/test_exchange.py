@@ -12,9 +12,10 @@ import pytest
 import redis
 from redis.exceptions import ResponseError
 
+from paceline.answers import Leased, Settlement
 from paceline.clock import Clock
 from paceline.message import Message
-from paceline.outbox import Leased, OutboxStore, Settlement
+from paceline.outbox import OutboxStore
 from paceline.scripts import Pinned
 from paceline.shared_config import publish
 from paceline_workers.exchange import Exchange, Turn

@@ -24,6 +24,7 @@ import redis.exceptions
 from prometheus_client.parser import text_string_to_metric_families
 from rq import Queue
 
+from paceline.answers import Settlement
 from paceline.connect import connect
 from paceline.embedded import EmbeddedServer
 from paceline.exporter import service
@@ -33,7 +34,7 @@ from paceline.exporter.server import THREADS, AddressTaken
 from paceline.exporter.service import Exporter
 from paceline.lifecycle import Loop
 from paceline.listen import Listen
-from paceline.outbox import OutboxStore, Settlement
+from paceline.outbox import OutboxStore
 from support.cli import Cli, open_outbox, put, shelve, take
 from support.prometheus import Prometheus, scrape_config
 from support.servers import frozen

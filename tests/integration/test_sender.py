@@ -12,10 +12,11 @@ from typing import Any
 import pytest
 import redis
 
+from paceline.answers import Leased, Settlement, Share
 from paceline.clock import Clock
 from paceline.embedded import EmbeddedServer
 from paceline.message import Message
-from paceline.outbox import Leased, OutboxStore, Settlement, Share
+from paceline.outbox import OutboxStore
 from paceline.shared_config import publish
 from paceline.sink.thread import SinkThread
 from paceline_workers.heartbeat import Heartbeat

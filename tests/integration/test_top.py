@@ -15,9 +15,10 @@ from pathlib import Path
 import pytest
 import redis
 
+from paceline.answers import Settlement
 from paceline.connect import connect
 from paceline.embedded import EmbeddedServer
-from paceline.outbox import OutboxStore, Settlement
+from paceline.outbox import OutboxStore
 from support.cli import Cli, open_outbox, put, shelve, take
 from support.servers import freeze, frozen, thaw
 from support.wait import until

@@ -382,7 +382,7 @@ def test_a_connection_closed_while_idle_is_noticed_before_the_write(rig: MakeRig
         one = rig(sink.url)
         for number in range(1, 6):
             assert one.post().status_code == 200
-            sock = one.pool._idle[-1].wire.sock
+            sock = one.pool._idle.links[-1].wire.sock
             until(lambda sock=sock: select.select([sock], [], [], 0)[0], 2, "the FIN is here")
             assert len(sink.arrivals()) == number, "a request was written to a dead connection"
         assert one.pool.counts["opened"] == 5
@@ -585,7 +585,7 @@ def test_a_readable_idle_connection_is_not_used(rig: MakeRig) -> None:
     with Peer(talk) as peer:
         one = rig(peer.url)
         one.post()
-        sock = one.pool._idle[-1].wire.sock
+        sock = one.pool._idle.links[-1].wire.sock
         more.set()
         until(lambda: select.select([sock], [], [], 0)[0], 2, "the rest arrived")
         assert one.post().status_code == 200
@@ -718,7 +718,7 @@ def test_a_tls_peer_that_closed_is_noticed(rig: MakeRig, tmp_path: Path) -> None
         one = rig(f"https://localhost:{peer.port}/", ca_file=str(at))
         for _ in range(3):
             assert one.post().status_code == 200
-            link = one.pool._idle[-1]
+            link = one.pool._idle.links[-1]
             until(lambda link=link: not link.is_quiet(), 2, "the close arrived")
         assert len(peer.requests) == 3
 
@@ -782,14 +782,6 @@ def test_new_connections_spread_over_all_addresses(rig: MakeRig) -> None:
         assert sum(p.accepted for p in peers) == 12
         assert asked == ["many.example"] * 12, "a new connection resolves anew"
         assert b"Host: many.example:%d" % port in peers[0].requests[0]
-
-
-def test_urls_of_a_destination_share_the_load(rig: MakeRig) -> None:
-    with Peer(answers(OK)) as a, Peer(answers(OK)) as b:
-        one = rig(a.url, b.url, retirement=Retirement(900, 1, 20))
-        for _ in range(6):
-            one.post()
-        assert (a.accepted, b.accepted) == (3, 3)
 
 
 def test_resolve_gives_each_address_once() -> None:

@@ -29,6 +29,7 @@ def main() -> int:
     add("--latency-ms", type=_span, default=(20.0, 60.0), metavar="LEAST-MOST")
     add("--round-trip-ms", type=float, default=0.5, help="to Redis")
     add("--load", choices=("backlog", "idle"), default="backlog")
+    add("--queued", type=int, default=0, help="messages that wait from the beginning")
     add("--quiet-s", type=float, default=0.0, help="before the first message")
     add("--freezes", type=int, default=0, help="of some host, for 5 s each")
     add("--daemons", type=int, default=1)

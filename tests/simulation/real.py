@@ -13,10 +13,11 @@ from typing import Any, Literal
 
 import redis
 
+from paceline.answers import Settlement
 from paceline.connect import connect
 from paceline.embedded import EmbeddedServer
 from paceline.message import Message
-from paceline.outbox import OutboxStore, Settlement, new_nonce
+from paceline.outbox import OutboxStore, new_nonce
 from simulation.meter import read
 from support.published import published
 from support.stack import Stack

@@ -17,7 +17,8 @@ class Scene:
     rate, burst, connections   of each destination
     latency_ms                 least and most of the provider's, evenly spread
     round_trip_ms              between hosts and Redis
-    load                       "backlog": always enough waits; "idle": nothing does
+    load                       "backlog": always enough waits; "idle": nothing more comes
+    queued                     messages that wait from the beginning
     quiet_s                    after the warm-up, nothing is sent for so long: the buckets fill
     freezes                    how many times some host freezes for five seconds, at the worst
                                moment: a thread has looked at its permit and is about to write
@@ -36,6 +37,7 @@ class Scene:
     round_trip_ms: float = 0.5
     payload_bytes: int = 1000
     load: str = "backlog"
+    queued: int = 0
     quiet_s: float = 0.0
     freezes: int = 0
     daemons: int = 1

@@ -15,13 +15,14 @@ from typing import Self
 import redis
 from redis.exceptions import ResponseError
 
+from paceline.answers import Permit, Settlement
 from paceline.clock import Clock
 from paceline.connect import connect
 from paceline.dispatch import Dispatcher
 from paceline.embedded import EmbeddedServer
 from paceline.message import Message
 from paceline.names import Lane
-from paceline.outbox import OutboxStore, Permit, Settlement
+from paceline.outbox import OutboxStore
 from paceline.reaper import Reaper
 from paceline.scheduler import Scheduler
 from paceline.scripts import Pinned, load_library
@@ -30,6 +31,7 @@ from paceline.settings import Destination
 from paceline.shared_config import publish
 from simulation.kernel import Kernel
 from simulation.meter import Meter
+from simulation.provider import Provider
 from simulation.scene import Scene
 from simulation.worker import Worker, install
 
@@ -37,6 +39,7 @@ START_US = 1_900_000_000_000_000
 _PRODUCE_US = 500_000
 _EXPORT_US = 15_000_000
 _FREEZE_US = 5_000_000
+_TOGETHER = 500
 _THREAD_STACK = 256 * 1024
 _LOOK_UP_US = 50_000
 
@@ -65,7 +68,7 @@ class Store(OutboxStore):
         self,
         gate: Pinned,
         settlements: Sequence[Settlement],
-        asks: Sequence[tuple[str, str]],
+        asks: Sequence[tuple[str, str, int]],
     ) -> tuple[list[str] | ResponseError, list[Permit] | ResponseError]:
         self._stage.kernel.sleep(self._stage.rtt_us / 2)
         replies = super().turn(gate, settlements, asks)
@@ -89,6 +92,11 @@ class Place:
         self.starts_us: list[int] = []
         self.starts_by_host: Counter[int] = Counter()
         self.connections = self.most_connections = 0
+        self.provider = Provider(
+            stage.kernel, stage.rand, stage.scene.latency_ms, to.read_timeout_s
+        )
+        #: Attempts that did not end in "sent", by message.
+        self.failures: Counter[str] = Counter()
         self.words: Counter[str] = Counter()
         self.takes: Counter[str] = Counter()
         self.lost_batches = 0
@@ -168,13 +176,16 @@ class Place:
     def produce(self, count: int) -> None:
         """More messages."""
         body = b'{"text": "' + b"y" * (self.stage.scene.payload_bytes - 12) + b'"}'
-        messages = [
-            Message(destination=self.to.name, id=f"m-{self.produced + n}", payload=body)
-            for n in range(count)
-        ]
-        answers = self.store.enqueue_many(messages)
-        assert set(answers) <= {"new"}, answers
-        self.produced += count
+        end = self.produced + count
+        for first in range(self.produced, end, _TOGETHER):
+            answers = self.store.enqueue_many(
+                [
+                    Message(destination=self.to.name, id=f"m-{n}", payload=body)
+                    for n in range(first, min(first + _TOGETHER, end))
+                ]
+            )
+            assert set(answers) <= {"new"}, answers
+        self.produced = end
         self._news = True
 
 
@@ -221,10 +232,6 @@ class Stage:
         """An invitation's id."""
         return f"{self.rand.getrandbits(64):016x}"
 
-    def latency_us(self) -> float:
-        """The provider's, of one request."""
-        return self.rand.uniform(*self.scene.latency_ms) * 1e3
-
     def _set(self) -> None:
         scene, kernel = self.scene, self.kernel
         load_library(self.client)
@@ -245,6 +252,8 @@ class Stage:
         for place in self.places:
             if scene.load == "backlog":
                 self._keep_backlog(place)
+            if scene.queued:
+                place.produce(scene.queued)
             for _ in range(scene.exporters):
                 kernel.every(_EXPORT_US, place.store.census, None, self.rand.random() * _EXPORT_US)
         for _ in range(scene.freezes):

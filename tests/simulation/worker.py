@@ -16,14 +16,17 @@ from itertools import count
 from math import ceil
 from typing import TYPE_CHECKING, Any
 
+from paceline.answers import Leased, Permit, Settlement
 from paceline.host import identity, memory_bytes
 from paceline.names import LANES, Lane, queue_name
-from paceline.outbox import Leased, Settlement, new_nonce
+from paceline.outbox import new_nonce
 from paceline_workers import jobs
 from paceline_workers.exchange import Exchange
 from paceline_workers.gate import CalledOff, WireGate
 from paceline_workers.heartbeat import Heartbeat
-from paceline_workers.runtime import HIGH_EVERY_S, QUEUE_S
+from paceline_workers.outcome import Outcome, dispose
+from paceline_workers.runtime import HIGH_EVERY_S
+from paceline_workers.sender import QUEUE_S
 from paceline_workers.settler import GATHER_S, MOST_IN_ONE_CALL
 from paceline_workers.transports.adapter import STALE_PERMIT_S
 from paceline_workers.worker import PacelineWorker
@@ -213,6 +216,10 @@ class Worker:
         """Batches with unsettled messages."""
         return list(self._batches)
 
+    def tend(self, rate: float) -> None:
+        """The rate may have changed, and with it what the queue holds."""
+        self._capacity = max(1, ceil(rate * QUEUE_S))
+
     def lost(self, nonces: Iterable[str]) -> None:
         """Leased to others by now."""
         for nonce in nonces:
@@ -333,7 +340,9 @@ class Line:
             stage.patience,
         )
         self._gate._turn.baton = Baton(worker.kernel)  # type: ignore[assignment]
-        self._process = worker.kernel.spawn(self._run, worker.host, _CONNECT_US)
+        self._process = worker.kernel.spawn(self._run, worker.host)
+        #: The provider's when it accepted this connection; None: there is none.
+        self._epoch: int | None = None
         self._parked = False
 
     def carry(self, leased: Leased) -> None:
@@ -369,6 +378,10 @@ class Line:
     def _deliver(self, leased: Leased) -> None:
         worker, stage = self._worker, self._worker.stage
         kernel, place = worker.kernel, worker.place
+        refused = self._connect()
+        if refused is not None:
+            self._tell(leased, refused, None, None)
+            return
         try:
             permit, due_s = self._gate.await_permit(leased)
             while stage.clock.elapsed_s() - due_s > STALE_PERMIT_S:
@@ -385,23 +398,56 @@ class Line:
         stage.about_to_write(worker.host)
         kernel.sleep(stage.rand.uniform(*_WRITE_US))
         place.wire(worker.host)
-        latency_us = stage.latency_us()
-        kernel.sleep(latency_us)
+        written_us = kernel.now_us
+        outcome = place.provider.answer()
+        self._tell(leased, outcome, permit, (kernel.now_us - written_us) / 1e6)
+
+    def _connect(self) -> Outcome | None:
+        """What hinders a connection; None where it stands. One that the provider dropped while it
+        lay idle is found dead before a byte is written."""
+        provider = self._worker.place.provider
+        if self._epoch == provider.epoch:
+            return None
+        # As the adapter does: connecting may take long, and what is told last would wait for it.
+        self._gate.flush()
+        self._worker.kernel.sleep(_CONNECT_US)
+        failed = provider.connects()
+        self._epoch = None if failed else provider.epoch
+        return failed
+
+    def _tell(
+        self, leased: Leased, outcome: Outcome, permit: Permit | None, latency_s: float | None
+    ) -> None:
+        """An outcome, as ``Delivery`` puts it. No ``permit``: nothing was begun."""
+        worker, stage, place = self._worker, self._worker.stage, self._worker.place
+        decision = dispose(outcome, leased.head.tries, place.to.retry, stage.rand.random())
+        sent = decision.action == "sent"
+        if not sent:
+            place.failures[leased.id] += 1
         settlement = Settlement(
             id=leased.id,
             nonce=leased.nonce,
-            action="sent",
+            action=decision.action,
+            charge=decision.charge,
+            delay_s=decision.delay_s,
+            why=decision.reason,
             record={
-                "outcome": "sent", "action": "sent", "reason": "", "status": 200,
-                "attempt": permit.attempt, "at_us": str(permit.begun_us), "worker": worker.name,
-                "nonce": leased.nonce, "latency_ms": latency_us / 1e3,
+                "outcome": str(outcome.kind), "action": decision.action, "reason": decision.reason,
+                "status": outcome.status, "attempt": permit.attempt if permit else 0,
+                "at_us": str(permit.begun_us if permit else worker.kernel.now_us),
+                "worker": worker.name, "nonce": leased.nonce,
+                "latency_ms": None if latency_s is None else latency_s * 1e3,
             },
-            sha1=hashlib.sha1(leased.payload, usedforsecurity=False).digest(),
-            latency_s=latency_us / 1e6,
-            label="sent:200",
-            begun_us=permit.begun_us,
+            sha1=hashlib.sha1(leased.payload, usedforsecurity=False).digest() if sent else b"",
+            latency_s=latency_s,
+            label=f"{outcome.kind}:{outcome.status or 'none'}",
+            begun_us=permit.begun_us if permit else 0,
+            health=outcome.health,
         )  # fmt: skip
         self._gate.carry(settlement)
+        if decision.action in ("throttled", "quota", "held"):
+            self._gate.flush()
+            worker.close_down()
 
 
 def install(stage: Stage, destination: str) -> None:

@@ -12,8 +12,9 @@ from typing import Any
 
 import redis
 
+from paceline.answers import Action, Settlement
 from paceline.message import build
-from paceline.outbox import Action, OutboxStore, Settlement, new_nonce
+from paceline.outbox import OutboxStore, new_nonce
 from paceline.scripts import load_library
 from paceline.settings import Destination
 from paceline.shared_config import publish

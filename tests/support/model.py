@@ -14,8 +14,11 @@ from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
+import msgspec
+
+from paceline.answers import Settlement
 from paceline.message import Message
-from paceline.outbox import Settlement
+from support.model_breaker import Breaker
 
 SECOND = 1_000_000
 AHEAD_US = 250_000
@@ -46,6 +49,7 @@ class Held:
     tries: int = 0
     nonce: str = NO_NONCE
     cancel_asked: bool = False
+    met_outage: bool = field(default=False, compare=False)
 
 
 @dataclass(frozen=True)
@@ -98,6 +102,7 @@ class Model:
         self.outcomes: Counter[str] = Counter()
         self.histogram: Counter[str] = Counter()
         self.wakes = 0
+        self.breaker = Breaker(self.gate, self.n)
 
     # -- containers -------------------------------------------------------------------------
 
@@ -240,7 +245,7 @@ class Model:
             return 0, "no-worker"
         working = sum(slots > 0 for slots in self.slots.values())
         share = max(1, math.ceil(2 * self.cfg["rate"] / max(1, working)))
-        n = min(want, largest, share)
+        n = 1 if self.breaker.is_open else min(want, largest, share)
         window = max(2 * live * largest, math.floor(self.cfg["rate"]))
         if n > window - (out["high"] if lane == "high" else sum(out.values())):
             return 0, "window"
@@ -261,10 +266,16 @@ class Model:
     def promote(self, now: int, most: int) -> tuple[int, int | None]:
         due = sorted(self.in_state("scheduled"), key=lambda m: (m.due, m.id))
         chosen = [m for m in due if m.due <= now][:most]
+        count = 0
         for m in chosen:
-            self._to_ready(m, wake=False)
+            if m.met_outage and self.breaker.suspects(now) and any(self.passes):
+                # Others go first.
+                m.due = now + 5 * SECOND
+            else:
+                self._to_ready(m, wake=False)
+                count += 1
         left = [m.due for m in self.in_state("scheduled")]
-        return len(chosen), max(0, min(left) - now) if left else None
+        return count, max(0, min(left) - now) if left else None
 
     def expire(self, now: int, most: int) -> int:
         come = sorted((when, i) for i, when in self.expiries.items() if when <= now)[:most]
@@ -346,6 +357,8 @@ class Model:
             return what, []
         if worker not in self._live_workers(now):
             return "not-live", []
+        if self.breaker.is_open:
+            count = min(count, 1)
         taken: list[Held] = []
         if lane == "high":
             self._serve(now, taken, 0, count)
@@ -369,6 +382,12 @@ class Model:
         if taken:
             ids = {m.id for m in taken}
             self.batches[nonce] = Batch(worker, lane, now + self.cfg["lease_us"], ids)
+            if self.breaker.is_open:
+                self.gate.update(
+                    probe=taken[0].id,
+                    hold_until=now + self.cfg["probe_wait_us"],
+                    hold_kind="breaker",
+                )
         return "batch", [m.id for m in taken]
 
     def _serve(self, now: int, taken: list[Held], priority: int, upto: int) -> None:
@@ -391,13 +410,17 @@ class Model:
         m = self.held.get(message_id)
         if m is None or m.nonce != nonce or m.state not in ("leased", "begun"):
             return "gone", "fenced"
-        if m.cancel_asked:
-            self._finish(m, "cancelled", now)
-            return "gone", "cancelled"
-        if self._is_over(m, now):
-            self._finish(m, "expired", now)
-            return "gone", "expired"
-        if what := self.closed(now):
+        what = self.closed(now) or ("breaker" if self.breaker.is_open else "")
+        probes = self.gate.get("probe") == m.id
+        end = "cancelled" if m.cancel_asked else "expired" if self._is_over(m, now) else ""
+        if end:
+            self._finish(m, end, now)
+            if probes:
+                del self.gate["probe"]
+                if what == "breaker":
+                    self.gate["hold_until"] = now
+            return "gone", end
+        if what and not (what == "breaker" and probes):
             return "closed", what
         gate, k, rate = self.gate, self.gate["k"], self.cfg["rate"]
         level, at = gate.get("level", 0.0), gate.get("at")
@@ -419,7 +442,7 @@ class Model:
         return "go", wait, m.attempts
 
     def settle(self, now: int, settlements: Sequence[Settlement]) -> list[str]:
-        recent, good, words = self.gate.get("recent", ""), 0, []
+        good, words = 0, []
         for s in settlements:
             word = self._settle_sent(now, s) if s.action == "sent" else self._settle_other(now, s)
             words.append(word)
@@ -429,15 +452,10 @@ class Model:
                 self.outcomes[s.label] += 1
             if s.latency_s is not None:
                 self._observe("api", round(s.latency_s * 1e6))
-            letter = {"sent": "g", "unavailable": "u", "back": ""}.get(s.action, "b")
-            if letter == "b" and not s.begun_us:
-                letter = ""
-            recent = (recent + letter)[-100:]
-            if letter:
-                self.gate["recent"] = recent
             if s.action == "sent":
+                self.breaker.judge(now, self.cfg, s)
                 good = max(good, s.begun_us)
-            if s.action == "unavailable" and recent[-20:].count("u") >= 3:
+            if s.action == "unavailable" and self.breaker.refusals() >= 3:
                 self._throttle(now, 0, s.begun_us)
         # A success that began after the last refusal ends the doubling.
         if self.gate.get("throttles") and good > self.gate["throttle_at"]:
@@ -449,14 +467,16 @@ class Model:
         self.histogram[f"{name}:{next((b for b in BUCKETS_US if us <= b), 'inf')}"] += 1
         self.histogram[f"{name}:sum"] += us
 
-    def _throttle(self, now: int, delay_us: int, begun_us: int) -> None:
+    def _throttle(self, now: int, delay_us: int, begun_us: int, kind: str = "throttled") -> None:
         count = self.gate.get("throttles", 0)
         if not count or begun_us > self.gate["throttle_at"]:
             count += 1
             self.gate.update(throttles=count, throttle_at=now)
             self.n["throttles"] += 1
         first, cap = self.cfg["throttle_first_us"], self.cfg["throttle_cap_us"]
-        self._hold(now, "throttled", now + (delay_us or min(cap, first * 2 ** (count - 1))))
+        if kind == "quota":
+            first, cap = 60 * SECOND, 3600 * SECOND
+        self._hold(now, kind, now + (delay_us or min(cap, first * 2 ** (count - 1))))
 
     def _hold(self, now: int, kind: str, until: int) -> None:
         """The longer wait wins; one without an end wins over all."""
@@ -497,6 +517,13 @@ class Model:
         if m.state not in ("leased", "begun"):
             return "repeat"
         self._note(m.id, s.record)
+        self.breaker.judge(now, self.cfg, s)
+        m.met_outage = s.health in ("o", "u")
+        if m.met_outage and self.breaker.suspects(now):
+            # The destination's fault, not the message's.
+            later = max(s.delay_s, self.cfg["retry_first_us"] / 1e6, 10.0)
+            action = "retry" if s.action == "dead" else s.action
+            s = msgspec.structs.replace(s, charge=False, action=action, delay_s=later)
         if m.cancel_asked and s.action not in ("dead", "parked"):
             self._finish(m, "cancelled", now)
         elif s.action in ("retry", "unavailable", "dead", "parked"):
@@ -511,8 +538,8 @@ class Model:
             self._to_ready(m)
             self.n["returned"] += 1
             self._credit_releases(1)
-        if s.action == "throttled":
-            self._throttle(now, round(s.delay_s * 1e6), s.begun_us)
+        if s.action in ("throttled", "quota"):
+            self._throttle(now, round(s.delay_s * 1e6), s.begun_us, s.action)
         if s.action == "held":
             self._hold(now, "held", -1)
         return "ok"
@@ -611,10 +638,13 @@ class Model:
 
     def hold(self, now: int, op: str, until: int) -> list[str]:
         if op == "resume":
-            words = [w for w in (self.closed(now), self.gate.get("draining") and "draining") if w]
+            what = self.closed(now)
+            also = "breaker" if self.breaker.is_open and what != "breaker" else ""
+            words = [w for w in (what, also, self.gate.get("draining") and "draining") if w]
             for name in ("pause_until", "hold_until", "hold_kind", "draining", "throttles",
                          "throttle_at"):  # fmt: skip
                 self.gate.pop(name, None)
+            self.breaker.forget()
             self._wake()
             return words
         if op == "pause":

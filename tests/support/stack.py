@@ -28,6 +28,7 @@ from paceline.outbox import OutboxStore
 from support.wait import until
 
 DESTINATION = "web"
+LOOPBACK = "127.0.0.1"
 
 
 @dataclass
@@ -48,6 +49,8 @@ class Stack:
     #: Where the daemons' metrics are; "127.0.0.1:0": on any port, see ``metrics_url``.
     exporter: str = "off"
     worker_module: Sequence[str] = ("paceline", "worker", DESTINATION)
+    #: Where Redis and the sink are for workers and daemons; Redis is on loopback as well.
+    host: str = LOOPBACK
     server: EmbeddedServer = field(init=False)
     accepted: dict[str, bytes] = field(default_factory=dict)
 
@@ -68,7 +71,9 @@ class Stack:
         self._exits.close()
 
     def _start(self) -> None:
-        self.server = EmbeddedServer(self.folder / "redis", appendfsync="always")
+        self.server = EmbeddedServer(
+            self.folder / "redis", appendfsync="always", extra=_listening(self.host)
+        )
         self.server.start()
         self._exits.callback(self.server.stop)
         self.sink = self._start_sink()
@@ -85,12 +90,12 @@ class Stack:
         until(lambda: self.store.census().config, 15, "the daemon publishes its configuration")
         if not self.up:
             self.worker_processes = [self.start_worker() for _ in range(self.workers)]
-        self.wait_live(self.workers)
+        self.wait_live(min(self.workers, self.connections))
 
     def _toml(self) -> str:
         return f"""
 [redis]
-url = "{self.server.url}"
+url = "{self.server.url.replace(LOOPBACK, self.host)}"
 [exporter]
 listen = "{self.exporter}"
 [destinations.{DESTINATION}]
@@ -104,15 +109,17 @@ connections = {self.connections}
 
     # -- processes --------------------------------------------------------------------------
 
-    def _spawn(self, name: str, *command: str) -> subprocess.Popen[bytes]:
+    def _spawn(
+        self, name: str, *command: str, prefix: Sequence[str] = ()
+    ) -> subprocess.Popen[bytes]:
         self._count = getattr(self, "_count", 0) + 1
         log = (self.folder / f"{self._count:02}-{name}.log").open("wb")
         process = subprocess.Popen(
-            [sys.executable, "-m", *command],
+            [*prefix, sys.executable, "-m", *command],
             stdout=log,
             stderr=log,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": str(Path(__file__).parents[1])},
+            env={**os.environ, "PYTHONPATH": _python_path()},
         )
         log.close()
         self._exits.callback(_end, process)
@@ -123,7 +130,8 @@ connections = {self.connections}
         extra = ["--faults", self.faults] if self.faults else []
         process = self._spawn(
             "sink", "paceline.sink", "--profile", "http", "--latency", self.latency,
-            "--seed", str(self.seed), "--port", "0", "--port-file", str(at), *extra,
+            "--seed", str(self.seed), "--host", self.host, "--port", "0", "--port-file", str(at),
+            *extra,
         )  # fmt: skip
         until(at.exists, 10, "the sink listens")
         self.sink_address = at.read_text().strip()
@@ -294,6 +302,19 @@ def mono_ns() -> int:
 
 def _message(message_id: str) -> Message:
     return Outbox.message(DESTINATION, {"id": message_id, "text": "Grüße " * 20}, id=message_id)
+
+
+def _listening(host: str) -> dict[str, str]:
+    """Options of Redis."""
+    if host == LOOPBACK:
+        return {}
+    return {"bind": f"{LOOPBACK} {host}", "protected-mode": "no"}
+
+
+def _python_path() -> str:
+    """The tests, and what the caller has put before the installed package."""
+    before = os.environ.get("PYTHONPATH", "").split(os.pathsep)
+    return os.pathsep.join([str(Path(__file__).parents[1]), *filter(None, before)])
 
 
 def _end(process: subprocess.Popen[bytes]) -> None:

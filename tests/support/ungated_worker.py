@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import sys
 
+from paceline.answers import Leased, Permit
 from paceline.clock import Clock
-from paceline.outbox import Leased, Permit
 from paceline_workers.gate import CalledOff, WireGate
 
 
-def _at_once(self: WireGate, leased: Leased) -> tuple[Permit, float]:
-    permit = self._say(leased)
+def _at_once(self: WireGate, leased: Leased, size: int = 0) -> tuple[Permit, float]:
+    permit = self._say(leased, size)
     if permit is None or permit.verdict in ("gone", "closed"):
         raise CalledOff("gone" if permit is None else permit.verdict, "", None)
     return permit, Clock().elapsed_s()

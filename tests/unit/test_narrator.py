@@ -7,7 +7,7 @@ from typing import Any
 
 import pytest
 
-from paceline.outbox import Settlement
+from paceline.answers import Settlement
 from paceline_workers.narrator import tell
 
 

@@ -7,7 +7,7 @@ import threading
 from hypothesis import given
 from hypothesis import strategies as st
 
-from paceline.outbox import Leased
+from paceline.answers import Leased
 from paceline.records import Live
 from paceline_workers.pending import PendingQueue
 

@@ -9,18 +9,22 @@ from dataclasses import dataclass
 from typing import Any
 
 import requests
+from msgspec.structs import replace
 
+from paceline.answers import Leased, Permit, Settlement
 from paceline.clock import Clock
 from paceline.errors import PayloadError
-from paceline.outbox import Leased, Permit, Settlement
 from paceline.version import __version__
 from paceline_workers.gate import CalledOff, WireGate
 from paceline_workers.outcome import Kind, Outcome, Reply, dispose, judge_failure
 from paceline_workers.providers.base import Profile, RenderedRequest
+from paceline_workers.ratelimit import parse_rate_limit
 from paceline_workers.transports.adapter import GatedAdapter, GatedRequest
 from paceline_workers.transports.connection import TransportError
 
 _EXCERPT_BYTES = 2048
+#: Requests that other connections may have on their way while a RateLimit header is read.
+_UNDER_WAY = 10
 
 log = logging.getLogger("paceline.delivery")
 
@@ -70,13 +74,13 @@ class Delivery:
         permits: list[Permit] = []
 
         def gate() -> float:
-            permit, due_s = self._gate.await_permit(leased)
+            permit, due_s = self._gate.await_permit(leased, len(rendered.body))
             permits[:] = [permit]
             on_wire()
             return due_s
 
         request = self._request(leased, rendered, gate)
-        cause = ""
+        cause, advised_s = "", None
         try:
             # Without `proxies` the Session would look for some, for each request.
             response = self._session.send(request, allow_redirects=False, proxies={})
@@ -91,8 +95,22 @@ class Delivery:
                 response.status_code, response.headers, response.content, request.truncated
             )
             outcome = self._judge(leased, reply)
+            advised_s = self._advised(reply)
         label = f"{outcome.kind}:{outcome.status if outcome.status is not None else cause}"
-        return self._settlement(leased, outcome, label, permits[0] if permits else None, request)
+        settlement = self._settlement(
+            leased, outcome, label, permits[0] if permits else None, request
+        )
+        return settlement if advised_s is None else replace(settlement, advised_s=advised_s)
+
+    def _advised(self, reply: Reply) -> float | None:
+        """For how long a RateLimit header says that nothing is left: what is left of the last tenth
+        other connections are using already. Where the limit is one request a window, there is never
+        anything left: the pace learns that by itself."""
+        advice = parse_rate_limit(reply.headers, self._clock.wall_s(), reply.header("date"))
+        if advice is None or advice.limit == 1 or advice.reset_s <= 0:
+            return None
+        under_way = min(_UNDER_WAY, (advice.limit or 0) // 10)
+        return advice.reset_s if advice.remaining <= under_way else None
 
     def _judge(self, leased: Leased, reply: Reply) -> Outcome:
         try:
@@ -128,7 +146,7 @@ class Delivery:
     ) -> Settlement:
         decision = dispose(outcome, leased.head.tries, self._profile.policy, self._rand())
         delay_s = decision.delay_s
-        if decision.action == "throttled" and outcome.retry_after_s is None:
+        if decision.action in ("throttled", "quota") and outcome.retry_after_s is None:
             # The provider named no time: the wait doubles with each refusal that the whole
             # destination meets, which only the script knows.
             delay_s = 0.0
@@ -161,6 +179,7 @@ class Delivery:
             label=label,
             # A connection that failed before the gate drew no permit: nothing was begun.
             begun_us=permit.begun_us if permit and request.wire_s is not None else 0,
+            health=outcome.health,
         )
 
     def _unfit(self, leased: Leased, error: PayloadError) -> Settlement:

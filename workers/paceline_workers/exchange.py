@@ -19,7 +19,8 @@ from collections.abc import Callable, Sequence
 
 from redis.exceptions import RedisError, ResponseError
 
-from paceline.outbox import Leased, OutboxStore, Permit, Settlement
+from paceline.answers import Leased, Permit, Settlement
+from paceline.outbox import OutboxStore
 from paceline.scripts import Pinned
 
 log = logging.getLogger("paceline.exchange")
@@ -33,13 +34,16 @@ class Turn:
     ``failed`` is set where no answer came: then all of it is to be said again.
     """
 
-    __slots__ = ("asks", "at_s", "baton", "failed", "leads", "permit", "settlements", "words")
+    __slots__ = (
+        "asks", "at_s", "baton", "failed", "leads", "permit", "settlements", "size", "words",
+    )  # fmt: skip
 
     def __init__(self) -> None:
         self.baton = threading.Lock()
         self.baton.acquire()
         self.settlements: Sequence[Settlement] = ()
         self.asks: Leased | None = None
+        self.size = 0
         self.leads = False
         self.words: list[str] | ResponseError = []
         self.permit: Permit | ResponseError | None = None
@@ -62,9 +66,12 @@ class Exchange:
         self._busy = False
         self._gathered: list[Turn] = []
 
-    def say(self, turn: Turn, settlements: Sequence[Settlement], asks: Leased | None) -> None:
-        """Settles and begins; the answers are in ``turn``. Raises RedisError where none came."""
-        turn.settlements, turn.asks = settlements, asks
+    def say(
+        self, turn: Turn, settlements: Sequence[Settlement], asks: Leased | None, size: int = 0
+    ) -> None:
+        """Settles and begins, a request of ``size`` bytes; the answers are in ``turn``. Raises
+        RedisError where none came."""
+        turn.settlements, turn.asks, turn.size = settlements, asks, size
         turn.words, turn.permit, turn.failed, turn.leads = [], None, None, False
         with self._lock:
             self._gathered.append(turn)
@@ -111,7 +118,11 @@ class Exchange:
         words, permits = self._store.turn(
             self._pinned,
             settlements,
-            [(turn.asks.id, turn.asks.nonce) for turn in askers if turn.asks is not None],
+            [
+                (turn.asks.id, turn.asks.nonce, turn.size)
+                for turn in askers
+                if turn.asks is not None
+            ],
         )
         at_s = self._elapsed_s()
         first = 0

@@ -19,8 +19,8 @@ from collections.abc import Sequence
 
 import redis.exceptions
 
+from paceline.answers import Leased, Permit, Settlement
 from paceline.clock import Clock
-from paceline.outbox import Leased, Permit, Settlement
 from paceline_workers.exchange import Exchange, Turn
 from paceline_workers.outage import Outage
 from paceline_workers.settler import Settler
@@ -75,11 +75,11 @@ class WireGate:
         """An outcome, to be told with the next ask. The caller flushes where none follows."""
         self._carried.append(settlement)
 
-    def await_permit(self, leased: Leased) -> tuple[Permit, float]:
-        """Blocks until this message may be written. Returns the permit and its moment (on
-        ``clock.elapsed_s``). Raises CalledOff."""
+    def await_permit(self, leased: Leased, size: int = 0) -> tuple[Permit, float]:
+        """Blocks until this message may be written, as a request of ``size`` bytes. Returns the
+        permit and its moment (on ``clock.elapsed_s``). Raises CalledOff."""
         while not self._stopping.is_set():
-            permit = self._say(leased)
+            permit = self._say(leased, size)
             if permit is None:
                 self._stopping.wait(_REDIS_AWAY_S)
             elif permit.verdict == "go":
@@ -113,11 +113,11 @@ class WireGate:
         for settlement in carried:
             self._settler.put(settlement)
 
-    def _say(self, asks: Leased | None) -> Permit | None:
+    def _say(self, asks: Leased | None, size: int = 0) -> Permit | None:
         """None where Redis did not answer, or refused."""
         carried = self._carried
         try:
-            self._exchange.say(self._turn, carried, asks)
+            self._exchange.say(self._turn, carried, asks, size)
         except redis.exceptions.RedisError as error:
             outage.note(error)
             return None

@@ -75,6 +75,7 @@ class Heartbeat:
         share = self._store.slots("beat", self._worker, claimed, facts)
         self._totals.accepted(totals)
         self._beat_s = self._elapsed_s()
+        self._sender.tend(share.rate)
         if share.allowance != self._pool.limit:
             log.info(
                 "connections: %d of the account's, %d workers live",

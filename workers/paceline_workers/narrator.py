@@ -10,7 +10,7 @@ import logging
 from collections.abc import Mapping
 from typing import Any
 
-from paceline.outbox import Settlement
+from paceline.answers import Settlement
 
 log = logging.getLogger("paceline.outcome")
 
@@ -21,6 +21,7 @@ _TOLD: Mapping[str, tuple[str, int, str]] = {
     "retry": ("retry", logging.INFO, "message %s is tried again in %.3g s: %s"),
     "unavailable": ("retry", logging.INFO, "message %s is tried again in %.3g s: %s"),
     "throttled": ("closed", logging.WARNING, "the provider refuses the rate (message %s): %s"),
+    "quota": ("closed", logging.WARNING, "a quota of the provider is used up (message %s): %s"),
     "held": ("closed", logging.ERROR, "the destination is held (message %s): %s"),
 }
 _TIMED = ("retry", "unavailable")

@@ -22,6 +22,7 @@ from types import MappingProxyType
 from typing import Literal
 
 from paceline.backoff import RetryPolicy, delay_s, throttle_delay_s, unavailable_delay_s
+from paceline.names import Health
 
 __all__ = [
     "EXCERPT_BYTES",
@@ -35,6 +36,7 @@ __all__ = [
     "Phase",
     "Reply",
     "dispose",
+    "http_date",
     "judge_failure",
     "judge_status",
     "parse_retry_after",
@@ -121,6 +123,7 @@ class Outcome:
     body           the reply's first EXCERPT_BYTES
     outage         it speaks of the destination's health, not of this message: connection failures,
                    502, 503, 504, time-outs. Free of charge while the destination is suspect
+    quota          throttled by a quota: the wait is long
     """
 
     kind: Kind
@@ -130,9 +133,22 @@ class Outcome:
     retry_after_s: float | None = None
     body: bytes = field(default=b"", repr=False)
     outage: bool = False
+    quota: bool = False
+
+    @property
+    def health(self) -> Health:
+        """What it says of the destination (``lua/health.lua``). A refusal of this message comes
+        from a provider that works; one of the rate or the account is judged by its action."""
+        if self.kind is Kind.UNAVAILABLE:
+            return "u"
+        if self.kind in (Kind.SENT, Kind.REJECTED):
+            return "g"
+        if self.kind in (Kind.THROTTLED, Kind.HELD):
+            return ""
+        return "o" if self.outage else "b"
 
 
-Action = Literal["sent", "retry", "dead", "parked", "throttled", "held", "unavailable"]
+Action = Literal["sent", "retry", "dead", "parked", "throttled", "quota", "held", "unavailable"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -140,8 +156,8 @@ class Disposition:
     """What becomes of the message.
 
     action   "sent"; "retry" after delay_s; "dead"; "parked"; "throttled": back to its place, and
-             the **destination** waits delay_s; "held": back to its place, and the destination is
-             held; "unavailable": the message waits delay_s
+             the **destination** waits delay_s; "quota": the same, for long; "held": back to its
+             place, and the destination is held; "unavailable": the message waits delay_s
     charge   whether the attempt counts against max_retries
     delay_s  seconds, 0 where nothing waits
     """
@@ -225,6 +241,7 @@ def _outcome(
         retry_after_s=retry_after_s,
         body=reply.body[:EXCERPT_BYTES],
         outage=reply.status in _OUTAGES,
+        quota=reply.status == 420,
     )
 
 
@@ -255,14 +272,16 @@ def parse_retry_after(value: str | None, now: float, date_header: str | None) ->
     if value.isascii() and value.isdigit():
         # int() refuses numbers of more than 4,300 digits.
         return RETRY_AFTER_CAP_S if len(value) > 9 else min(RETRY_AFTER_CAP_S, float(value))
-    until = _http_date(value, now)
+    until = http_date(value, now)
     if until is None:
         return None
-    said = _http_date(date_header.strip(), now) if date_header else None
+    said = http_date(date_header.strip(), now) if date_header else None
     return min(RETRY_AFTER_CAP_S, max(0.0, until - (now if said is None else said)))
 
 
-def _http_date(text: str, now: float) -> float | None:
+def http_date(text: str, now: float) -> float | None:
+    """Unix seconds of an HTTP-date in any of its three formats (RFC 9110 §5.6.7); None for another
+    text. `now`, in unix seconds, tells the century of a year of two digits."""
     match = next((found for pattern in _DATES if (found := pattern.fullmatch(text))), None)
     if match is None:
         return None
@@ -313,7 +332,7 @@ def dispose(
         # "Retry-After: 0", or a date just past, beside a 429 would otherwise be a tight loop.
         if least_s < policy.throttle_first_s:
             least_s = throttle_delay_s(policy, throttles, rand)
-        return Disposition("throttled", False, least_s, reason)
+        return Disposition("quota" if outcome.quota else "throttled", False, least_s, reason)
     if kind is Kind.UNAVAILABLE:
         wait_s = max(least_s, unavailable_delay_s(policy, rand))
         return Disposition("unavailable", False, wait_s, reason)
@@ -322,7 +341,11 @@ def dispose(
         return Disposition("parked", charge, 0.0, f"{reason}; it may have been sent")
     if charge and tries >= policy.max_retries:
         last = "; it may have been sent" if kind is Kind.AMBIGUOUS else ""
+        # The delay is for the script, which knows of an outage that is not this message's fault.
         return Disposition(
-            "dead", True, 0.0, f"{reason}{last}; out of tries ({tries + 1} attempts)"
+            "dead",
+            True,
+            max(least_s, delay_s(policy, tries, rand)),
+            f"{reason}{last}; out of tries ({tries + 1} attempts)",
         )
     return Disposition("retry", charge, max(least_s, delay_s(policy, tries, rand)), reason)

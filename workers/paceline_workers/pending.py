@@ -6,7 +6,7 @@ import heapq
 import threading
 from itertools import count
 
-from paceline.outbox import Leased
+from paceline.answers import Leased
 
 _RANK = {"high": 0, "normal": 1, "bulk": 2}
 
@@ -16,19 +16,44 @@ class PendingQueue:
 
     Bounded, so that a message is taken late and its priority, pause and cancel act to the last
     moment; high messages pass the bound, for nothing may stand before them.
+
+    Whoever gets a message says ``done`` when it is off the connection. So one connection can be
+    kept for high messages: where all of them wait for slow answers to others, a high one would wait
+    as long (``keep_for_high``).
     """
 
     def __init__(self, capacity: int) -> None:
-        self._capacity = capacity
-        # Whoever waits for room is woken when there is room for several: to wake a thread for each
-        # message taken costs more than the message.
-        self._low = capacity // 2
+        self._most_others: int | None = None
+        self._others_out = 0
+        self.resize(capacity)
         self._order = count()
         self._heap: list[tuple[int, int, Leased]] = []
         lock = threading.Lock()
         self._room = threading.Condition(lock)
         self._some = threading.Condition(lock)
         self._closed = False
+
+    def resize(self, capacity: int) -> None:
+        """Another bound, as the rate changes. What is in it stays."""
+        self._capacity = capacity
+        # Whoever waits for room is woken when there is room for several: to wake a thread for each
+        # message taken costs more than the message.
+        self._low = capacity // 2
+
+    def keep_for_high(self, most_others: int | None) -> None:
+        """At most so many messages that are not high are out at once; None: any number."""
+        with self._some:
+            self._most_others = most_others
+            self._some.notify_all()
+
+    def done(self, leased: Leased) -> None:
+        """A message got from here is off its connection."""
+        if leased.head.priority == "high":
+            return
+        with self._some:
+            self._others_out -= 1
+            if self._most_others is not None:
+                self._some.notify()
 
     def __len__(self) -> int:
         return len(self._heap)
@@ -60,7 +85,7 @@ class PendingQueue:
     def get(self, timeout_s: float) -> Leased | None:
         """The most urgent message; None when there was none in time."""
         with self._some:
-            if not self._some.wait_for(lambda: self._heap or self._closed, timeout_s):
+            if not self._some.wait_for(lambda: self._may_pop() or self._closed, timeout_s):
                 return None
             return self._pop()
 
@@ -69,10 +94,18 @@ class PendingQueue:
         with self._some:
             return self._pop()
 
-    def _pop(self) -> Leased | None:
+    def _may_pop(self) -> bool:
         if not self._heap:
+            return False
+        kept = self._most_others is not None and self._others_out >= self._most_others
+        return not kept or self._heap[0][0] == 0
+
+    def _pop(self) -> Leased | None:
+        if not self._may_pop():
             return None
-        leased = heapq.heappop(self._heap)[2]
+        rank, _, leased = heapq.heappop(self._heap)
+        if rank:
+            self._others_out += 1
         if len(self._heap) <= self._low:
             self._room.notify()
         return leased

@@ -17,17 +17,19 @@ import socket
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil
+from pathlib import Path
 from typing import Any
 
 import redis
 import redis.exceptions
 
+from paceline.answers import Settlement, Taken
 from paceline.clock import Clock
 from paceline.connect import connect
 from paceline.errors import ConfigError, ConfigProblem
 from paceline.host import identity, memory_bytes
 from paceline.names import LANES, Lane, client_name, queue_name
-from paceline.outbox import OutboxStore, Settlement, Taken, new_nonce
+from paceline.outbox import OutboxStore, new_nonce
 from paceline.scripts import Pinned
 from paceline.settings import Destination
 from paceline.shared_config import publish
@@ -40,8 +42,9 @@ from paceline_workers.heartbeat import Heartbeat
 from paceline_workers.outage import Outage
 from paceline_workers.pending import PendingQueue
 from paceline_workers.providers.registry import build
-from paceline_workers.sender import Sender
+from paceline_workers.sender import QUEUE_S, Sender
 from paceline_workers.settler import Settler
+from paceline_workers.trace import WireTrace
 from paceline_workers.transports.adapter import GatedAdapter
 from paceline_workers.transports.connection import Connector
 from paceline_workers.transports.network import Network, WatchedConnector
@@ -49,9 +52,6 @@ from paceline_workers.transports.pool import ConnectionPool, Retirement
 from paceline_workers.transports.watchdog import Watchdog
 from paceline_workers.worker import PacelineWorker
 
-#: What the sender's queue holds, in seconds of the rate: the later a message is taken, the longer
-#: its priority, its cancel and a pause can act.
-QUEUE_S = 0.25
 #: How often high messages are looked for while a batch is being handed to the sender.
 HIGH_EVERY_S = 0.1
 _TAKE_AGAIN_S = 0.2
@@ -65,7 +65,8 @@ class WorkerRuntime:
     """One worker process of one destination.
 
     ``environ`` is where secrets named by the configuration are found. ``name`` is unique among
-    live workers. Raises ConfigError (a secret is missing, a name cannot be used) when built.
+    live workers. ``trace_wire`` is a file for the moments at which requests start, see trace.py.
+    Raises ConfigError (a secret is missing, a name or that file cannot be used) when built.
     """
 
     def __init__(
@@ -76,6 +77,7 @@ class WorkerRuntime:
         *,
         name: str | None = None,
         clock: Clock | None = None,
+        trace_wire: Path | None = None,
     ) -> None:
         if name is not None and not _NAME.fullmatch(name):
             raise ConfigError(
@@ -92,6 +94,7 @@ class WorkerRuntime:
         self.name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.stopping = threading.Event()
         self._clock = clock or Clock()
+        self._trace = _open_trace(trace_wire, destination.id_header)
         self._profile = build(destination, environ)
         label = client_name(self.name)
         self._client = connect(redis_url, name=label)
@@ -101,6 +104,8 @@ class WorkerRuntime:
         self._high_again_s = 0.0
         self._watchdog = Watchdog(self._clock.monotonic_s)
         self._network = Network()
+        # Without the values in their queries: keys are sometimes sent there.
+        self._shown_urls: list[str] = destination.public()["urls"]
         self._pool = self._make_pool()
         self._sender = self._make_sender()
         self._rq = PacelineWorker(
@@ -241,8 +246,23 @@ class WorkerRuntime:
             d.connection_max_age_s, d.connection_max_requests, d.connection_idle_s
         )
         return ConnectionPool(
-            connectors, retirement, clock=self._clock.monotonic_s, rand=random.random
+            connectors,
+            retirement,
+            clock=self._clock.monotonic_s,
+            rand=random.random,
+            on_health=self._tell_health,
         )
+
+    def _tell_health(self, number: int, healthy: bool) -> None:
+        url = self._shown_urls[number]
+        if healthy:
+            log.info("%s answers again: used again", url, extra={"event": "url_back", "cause": url})
+        else:
+            log.warning(
+                "%s fails: left to the destination's other URLs, and probed now and then",
+                url,
+                extra={"event": "url_left", "cause": url},
+            )
 
     def _make_sender(self) -> Sender:
         d = self.destination
@@ -252,6 +272,7 @@ class WorkerRuntime:
             total_timeout_s=d.total_timeout_s,
             monotonic_s=self._clock.monotonic_s,
             elapsed_s=self._clock.elapsed_s,
+            trace=self._trace,
         )
 
         exchange = Exchange(self.store, Pinned(self._client), self._clock.elapsed_s)
@@ -290,8 +311,35 @@ class WorkerRuntime:
             "connections": self._pool.open_connections,
             **self._network.facts(),
             **self._sender.counts(),
+            **self._route_facts(),
         }
+
+    def _route_facts(self) -> Mapping[str, Any]:
+        """``routes``: each URL as this process finds it; nothing where there is only one."""
+        found = self._pool.route_facts()
+        if not found:
+            return {}
+        shown = zip(self._shown_urls, found, strict=True)
+        return {"routes": [{"url": url, **facts} for url, facts in shown]}
 
     def _totals(self) -> Mapping[str, int]:
         self._network.look()
         return {**self._pool.counts, "retransmits": self._network.retransmits}
+
+
+def _open_trace(path: Path | None, id_header: str) -> WireTrace | None:
+    if path is None:
+        return None
+    try:
+        return WireTrace(path, id_header)
+    except OSError as error:
+        raise ConfigError(
+            [
+                ConfigProblem(
+                    "--trace-wire",
+                    f"cannot open {path}: {error.strerror}",
+                    "Give a file in a folder that can be written",
+                )
+            ],
+            source="command line",
+        ) from error

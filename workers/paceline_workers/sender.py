@@ -14,9 +14,10 @@ import logging
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
+from math import ceil
 
+from paceline.answers import Leased, Settlement
 from paceline.clock import Clock
-from paceline.outbox import Leased, Settlement
 from paceline_workers.delivery import Delivery
 from paceline_workers.gate import CalledOff
 from paceline_workers.pending import PendingQueue
@@ -27,6 +28,12 @@ _POLL_S = 0.25
 _ROOM_POLL_S = 0.1
 #: After a close of unknown length the destination is looked at again so often.
 _LOOK_AGAIN_S = 1.0
+#: One connection is kept for high messages for so long after the last one, where there are so many.
+RESERVE_FOR_S = 600.0
+RESERVE_FROM = 3
+#: What the queue holds, in seconds of the rate: the later a message is taken, the longer its
+#: priority, its cancel and a pause can act.
+QUEUE_S = 0.25
 #: A request this long past its total deadline is lost with its thread: its lease runs out.
 STUCK_AFTER_S = 5.0
 
@@ -68,6 +75,7 @@ class Sender:
         self._total_timeout_s = total_timeout_s
         self._stopping = stopping
         self._closed_until_s = 0.0
+        self._high_until_s = 0.0
         self._batches: dict[str, set[str]] = {}  # ids not settled yet, by nonce
         self._lock = threading.Lock()
         self.settler = settler_of(self._on_settled)
@@ -127,11 +135,32 @@ class Sender:
         return accepted
 
     def _hand_over(self, leased: Leased, meanwhile: Callable[[], object]) -> bool:
+        if leased.head.priority == "high":
+            self._expect_high()
         while self.is_open():
             meanwhile()
             if self._queue.put(leased, _ROOM_POLL_S):
                 return True
         return False
+
+    def _expect_high(self) -> None:
+        """Where one came, more will: until they do, a connection is kept free for them."""
+        now = self._clock.monotonic_s()
+        began = now >= self._high_until_s
+        self._high_until_s = now + RESERVE_FOR_S
+        if began:
+            self._reserve()
+
+    def _reserve(self) -> None:
+        limit = self._pool.limit
+        reserves = limit >= RESERVE_FROM and self._clock.monotonic_s() < self._high_until_s
+        self._queue.keep_for_high(limit - 1 if reserves else None)
+
+    def tend(self, rate: float) -> None:
+        """Once a heartbeat: the destination's rate, in requests/s, and this worker's share of
+        connections may have changed."""
+        self._queue.resize(max(1, ceil(rate * QUEUE_S)))
+        self._reserve()
 
     def room_for_high(self) -> int:
         """How many high messages may be taken beside a batch: none while some wait here."""
@@ -183,7 +212,10 @@ class Sender:
                     while not self._stopping.is_set() and self._pool.may_stay():
                         leased = self._next(delivery)
                         if leased is not None:
-                            self._send(desk, delivery, leased)
+                            try:
+                                self._send(desk, delivery, leased)
+                            finally:
+                                self._queue.done(leased)
                 finally:
                     delivery.flush()
                     self._pool.leave()
@@ -219,7 +251,7 @@ class Sender:
                 self._drop_from_batch(leased.nonce, leased.id)
             else:
                 delivery.carry(settlement)
-                if settlement.action in ("throttled", "held"):
+                if settlement.action in ("throttled", "quota", "held"):
                     # The gate closes when this is settled; what would begin until then need not.
                     delivery.flush()
                     self._close_for(settlement.delay_s or None, settlement.why)

@@ -15,7 +15,8 @@ from collections.abc import Callable, Sequence
 
 import redis.exceptions
 
-from paceline.outbox import OutboxStore, Settlement
+from paceline.answers import Settlement
+from paceline.outbox import OutboxStore
 from paceline_workers.narrator import tell
 from paceline_workers.outage import Outage
 

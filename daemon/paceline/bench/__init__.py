@@ -13,4 +13,6 @@ Files, in the order of a run::
     cpu.py        CPU time of processes, and Redis's own
     contest.py backlog.py memory.py latency.py    the sections
     figures.py report.py    pure: medians, ratios, bars; rendering
+    work_folder.py          where it runs
+    pacing/                 ``paceline bench pacing``: how well the pace is kept, a bench by itself
 """

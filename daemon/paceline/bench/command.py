@@ -2,18 +2,20 @@
 
 from __future__ import annotations
 
-import shutil
 from pathlib import Path
 from typing import Any
 
 import click
+from click.core import ParameterSource
 
+from paceline.bench.pacing.command import pacing
 from paceline.bench.plan import CONTESTANTS, SECTIONS, Plan
 from paceline.bench.progress import telling
 from paceline.bench.report import as_markdown, as_text
 from paceline.bench.run import bench as run_bench
+from paceline.bench.work_folder import work_folder
 from paceline.cli.common import print_json, redis_errors
-from paceline.cli.runs import empty_folder, sigterm_interrupts
+from paceline.cli.runs import sigterm_interrupts
 
 _DEFAULT = Plan()
 _POLICIES = {"always": ("always",), "everysec": ("everysec",), "both": ("always", "everysec")}
@@ -24,10 +26,13 @@ Examples:
   paceline bench --pairs 3 --fsync always --only naive --only paceline-2
   paceline bench --only backlog --backlog 100000
   paceline bench --markdown > figures.md
+  paceline bench pacing                          how well the pace is kept
 """
 
 
-@click.command(short_help="What a message costs, beside others.", epilog=_EPILOG)
+@click.group(
+    short_help="What a message costs, beside others.", epilog=_EPILOG, invoke_without_command=True
+)
 @click.option(
     "--pairs",
     type=click.IntRange(1, 100),
@@ -85,8 +90,16 @@ Examples:
 @click.option("--check", is_flag=True, help="Exit with 1 when a bar is missed.")
 @click.option("--json", "as_json", is_flag=True, help="Print JSON, raw numbers with it.")
 @click.option("--markdown", is_flag=True, help="Print Markdown tables.")
+@click.pass_context
 def bench(
-    folder: Path | None, check: bool, as_json: bool, markdown: bool, fsync: str, **asked: Any
+    context: click.Context,
+    /,
+    folder: Path | None,
+    check: bool,
+    as_json: bool,
+    markdown: bool,
+    fsync: str,
+    **asked: Any,
 ) -> int:
     """What a message costs, beside a naive loop and RQ alone, on this machine.
 
@@ -97,26 +110,29 @@ def bench(
 
     Leave the machine alone meanwhile: load and stolen CPU time are in the report.
     """
+    if context.invoked_subcommand is not None:
+        _refuse_options(context)
+        return 0
     if as_json and markdown:
         raise click.UsageError("--json and --markdown exclude each other")
     if "backlog" in asked["only"] and not asked["backlog"]:
         raise click.UsageError("--only backlog needs a --backlog above 0")
     plan = Plan(fsync=_POLICIES[fsync], **asked)  # type: ignore[arg-type]
-    here = empty_folder(folder, "paceline-bench-")
-    failed = False
-    try:
-        with sigterm_interrupts(), telling() as tell, redis_errors():
-            report = run_bench(plan, here, tell)
-    except Exception:
-        failed = True
-        raise
-    finally:
-        if folder is None and not failed:
-            shutil.rmtree(here)
-        else:
-            click.echo(f"kept: {here}", err=True)
+    with work_folder(folder) as here, sigterm_interrupts(), telling() as tell, redis_errors():
+        report = run_bench(plan, here, tell)
     if as_json:
         print_json(report.as_dict())
     else:
         click.echo(as_markdown(report) if markdown else as_text(report), nl=False)
     return 1 if check and report.missed else 0
+
+
+def _refuse_options(context: click.Context) -> None:
+    """An option before the subcommand's name would be dropped without a word."""
+    for name in context.params:
+        if context.get_parameter_source(name) is ParameterSource.COMMANDLINE:
+            option = "--" + {"as_json": "json"}.get(name, name)
+            raise click.UsageError(f"{option} belongs behind {context.invoked_subcommand}")
+
+
+bench.add_command(pacing)

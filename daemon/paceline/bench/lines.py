@@ -30,7 +30,13 @@ class Line:
     Raises PartFailed, OSError."""
 
     def __init__(
-        self, name: str, workers: int, rate: float, folder: Path, client: redis.Redis
+        self,
+        name: str,
+        workers: int,
+        rate: float,
+        burst: int,
+        folder: Path,
+        client: redis.Redis,
     ) -> None:
         self.name = name
         self.store = OutboxStore(client, name)
@@ -38,12 +44,13 @@ class Line:
         self.workers: list[Part] = []
         self._count = workers
         self._rate = rate
+        self._burst = burst
         self._folder = folder
 
     def start(self, redis_url: str, sink_url: str, most: int) -> None:
         """Starts daemon and workers, for an outbox of at most ``most`` messages."""
         config = self._folder / f"{self.name}.toml"
-        text = config_text(self.name, redis_url, sink_url, self._rate, most)
+        text = config_text(self.name, redis_url, sink_url, self._rate, most, self._burst)
         config.write_text(text, encoding="utf-8")
         self.daemons.append(self._part("daemon", "daemon", config))
         for number in range(1, self._count + 1):
@@ -126,7 +133,9 @@ class Line:
             time.sleep(look_s())
 
 
-def config_text(name: str, redis_url: str, sink_url: str, rate: float, most: int) -> str:
+def config_text(
+    name: str, redis_url: str, sink_url: str, rate: float, most: int, burst: int = BURST
+) -> str:
     """The TOML file of a contestant."""
     lines = [
         "[redis]",
@@ -138,7 +147,7 @@ def config_text(name: str, redis_url: str, sink_url: str, rate: float, most: int
         'provider = "http"',
         f"url = {json.dumps(sink_url)}",
         f"rate = {rate}",
-        f"burst = {BURST}",
+        f"burst = {burst}",
         f"connections = {CONNECTIONS}",
         f"max_messages = {most}",
         f"max_bytes = {most * 4096}",

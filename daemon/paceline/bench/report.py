@@ -107,17 +107,21 @@ def as_markdown(report: Report) -> str:
 
 
 def _machine(report: Report) -> list[str]:
-    m, plan = report.machine, report.plan
+    plan = report.plan
     measured = report.measured
     pairs = f"{plan.pairs} pairs of {plan.messages:,} messages of 1 kB; "
     if not (measured.runs or measured.backlog):
         pairs = ""
+    return [machine_line(report.machine), f"{pairs}{report.elapsed_s:.0f} s in all."]
+
+
+def machine_line(m: Machine) -> str:
+    """On what it ran, for the head of a report."""
     load = " ".join(f"{value:.2f}" for value in m.load)
-    return [
+    return (
         f"{m.cpus} CPUs, {m.model}; {m.kernel}; {m.python}; {m.server}; load {load}; "
-        f"{m.stolen:.1%} of the CPU time stolen by the host.",
-        f"{pairs}{report.elapsed_s:.0f} s in all.",
-    ]
+        f"{m.stolen:.1%} of the CPU time stolen by the host."
+    )
 
 
 def _raw(measured: Measured, fsync: Fsync) -> list[str]:

@@ -13,7 +13,7 @@ import redis
 from paceline.bench.child import Told, run_child
 from paceline.bench.cpu import redis_s
 from paceline.bench.lines import Line
-from paceline.bench.plan import RATE, Fsync
+from paceline.bench.plan import BURST, RATE, Fsync
 from paceline.connect import connect
 from paceline.embedded import EmbeddedServer
 from paceline.rehearsal.processes import Part
@@ -52,6 +52,7 @@ class BenchStage:
         workers: Mapping[str, int],
         *,
         rate: float = RATE,
+        burst: int = BURST,
         most: int = 1_000_000,
     ) -> None:
         self.fsync = fsync
@@ -61,6 +62,7 @@ class BenchStage:
         self._sink_url = sink_url
         self._workers = workers
         self._rate = rate
+        self._burst = burst
         self._most = most
 
     def __enter__(self) -> Self:
@@ -70,7 +72,7 @@ class BenchStage:
             # Time enough for a server that is flushing half a million messages to its disk.
             self.client = connect(self.url, name="paceline-bench", timeout_s=30.0)
             for name, workers in self._workers.items():
-                line = Line(name, workers, self._rate, self._folder, self.client)
+                line = Line(name, workers, self._rate, self._burst, self._folder, self.client)
                 self.lines[name] = line
                 line.start(self.url, self._sink_url, self._most)
             for line in self.lines.values():

@@ -7,6 +7,7 @@ from typing import Any
 
 from paceline.census import CONTAINERS, END_TERMS, IN_TERMS, Census, WorkerSeen
 from paceline.cli.words import count_of, in_words
+from paceline.fallback import lean_of
 from paceline.rates import Rates, ambiguous, observations, percentile_s, permits_now
 
 TERMS = (*IN_TERMS, *END_TERMS, *CONTAINERS)
@@ -14,7 +15,7 @@ TERMS = (*IN_TERMS, *END_TERMS, *CONTAINERS)
 
 @dataclass(frozen=True, slots=True)
 class Closure:
-    """Something that keeps requests from beginning: paused, held or throttled.
+    """Something that keeps requests from beginning: paused, held, throttled, quota or breaker.
 
     ``left_s`` None means until an operator resumes.
     """
@@ -34,8 +35,10 @@ class Closure:
 
 @dataclass(frozen=True, slots=True)
 class Why:
-    """Why what waits is not sent yet. ``code``: nothing, paused, held, throttled, no-daemon,
-    no-worker, bucket, scheduled, connections, rate."""
+    """Why what waits is not sent yet, and which limit binds. ``code``: nothing; paused, held,
+    throttled, quota, breaker; no-daemon, no-worker, bucket, scheduled, tenant-cap, bytes,
+    connections (too few for the latency), slots (fewer in use, for the provider fails), pace (found
+    below the rate), rate-set (by an operator), rate."""
 
     code: str
     text: str
@@ -50,19 +53,41 @@ def closures(census: Census) -> list[Closure]:
         if until == -1 or until > census.now_us:
             left_s = None if until == -1 else (until - census.now_us) / 1e6
             # A hold set by an outcome leaves the name of who held before it.
-            who = "" if what == "throttled" else gate.get(f"{field}_who", "")
+            who = gate.get(f"{field}_who", "") if what in ("paused", "held") else ""
             found.append(Closure(what, left_s, gate.get(f"{field}_why", ""), who))
+    if "breaker" in gate and not any(closure.what == "breaker" for closure in found):
+        why = f"the next message is the probe; {gate.get('breaker_why', '')}"
+        found.append(Closure("breaker", 0.0, why, ""))
     return found
 
 
 def rate(census: Census) -> float:
-    """Requests a second, as configured."""
-    return float(census.config.get("rate", "0"))
+    """Requests a second allowed now."""
+    return census.rate
+
+
+def rate_origin(census: Census) -> tuple[str, str]:
+    """Where the rate comes from: (pace | rate-set | rate, in words)."""
+    gate = census.gate
+    if census.rate < census.ceiling:
+        why = gate.get("pace_why", "")
+        return "pace", (
+            f"the pace that the provider's answers allow, {census.rate:.3g}/s of "
+            f"{census.ceiling:g}/s" + (f" (lowered for: {why})" if why else "")
+        )
+    if "rate_set" in gate:
+        by = f" by {gate['rate_who']}" if gate.get("rate_who") else ""
+        why = f": {gate['rate_why']}" if gate.get("rate_why") else ""
+        configured = float(census.config.get("rate", 0))
+        return "rate-set", (
+            f"the rate, set{by} to {census.ceiling:g}/s instead of {configured:g}/s{why}"
+        )
+    return "rate", f"the rate, {census.rate:g}/s"
 
 
 def rate_words(census: Census, rates: Rates | None) -> str:
     """The rate asked for, and where it was measured the one achieved."""
-    asked = f"{rate(census):g}/s"
+    asked = f"{rate(census):.4g}/s"
     return asked if rates is None else f"{rates.requests:.3g} of {asked}"
 
 
@@ -85,6 +110,21 @@ def held_words(worker: WorkerSeen) -> str:
     return f" ({', '.join(parts)})" if parts else ""
 
 
+def route_words(worker: WorkerSeen) -> list[str]:
+    """Each URL as a worker finds it, a line each; [] where the destination has only one."""
+    lines = []
+    for route in worker.facts.get("routes") or ():
+        latency_s = route.get("latency_s")
+        parts = [
+            "used" if route.get("healthy") else "LEFT, for it fails",
+            "latency not known" if latency_s is None else f"answers in {in_words(latency_s)}",
+            f"{count_of(int(route.get('requests', 0)), 'request')}, "
+            f"{int(route.get('failures', 0)):,} failed",
+        ]
+        lines.append(f"{route.get('url')}: {'; '.join(parts)}")
+    return lines
+
+
 def live_workers(census: Census) -> int:
     """Workers whose lease holds."""
     return sum(1 for worker in census.workers if worker.live)
@@ -93,6 +133,13 @@ def live_workers(census: Census) -> int:
 def connections(census: Census) -> int:
     """Connections leased to live workers."""
     return sum(worker.slots for worker in census.workers if worker.live)
+
+
+def leans_to(census: Census) -> tuple[str, int] | None:
+    """The destination it falls back to, and how many points of 100 of its flow go there now; None
+    where it has none."""
+    to = census.config.get("fallback")
+    return (to, lean_of(census.gate, to).share) if to else None
 
 
 def bucket_level(census: Census) -> float | None:
@@ -118,14 +165,21 @@ def why_waits(census: Census) -> Why:
     if not census.law["ready"] and not census.law["leased"]:
         due_s = max(0, census.sizes.get("next_due_us", 0)) / 1e6
         return Why("scheduled", f"all of it is for later; the next is due in {in_words(due_s)}")
+    if census.law["ready"] and census.sizes.get("capped", 0) >= census.law["ready"]:
+        return Why("tenant-cap", "all that is ready is of tenants that have used up their own rate")
     able = capacity(census)
     if able is not None and able < rate(census):
+        fewer = census.usable_connections < int(census.config.get("connections", 0))
         return Why(
-            "connections",
+            "slots" if fewer else "connections",
             f"{count_of(connections(census), 'connection')} at the provider's latency carry "
-            f"{able:.3g}/s, less than the rate of {rate(census):g}/s",
+            f"{able:.3g}/s, less than the rate of {rate(census):.4g}/s"
+            + ("; fewer are in use than configured, for requests fail" if fewer else ""),
         )
-    return Why("rate", f"the rate, {rate(census):g}/s")
+    if float(census.config.get("bytes_per_s") or 0) and float(census.gate.get("byte_level", 1)) < 1:
+        cap = float(census.config["bytes_per_s"]) / 1e6
+        return Why("bytes", f"the cap of {cap:.4g} MB/s")
+    return Why(*rate_origin(census))
 
 
 def capacity(census: Census) -> float | None:
@@ -154,8 +208,16 @@ def eta_s(census: Census) -> float | None:
     if None in lefts:
         return None
     closed_s = max((left for left in lefts if left is not None), default=0.0)
-    due_s = max(0, census.sizes.get("next_due_us", 0)) / 1e6 if census.law["scheduled"] else 0.0
-    return max(closed_s + census.unfinished / per_s, due_s)
+    return max(closed_s + census.unfinished / per_s, last_due_s(census))
+
+
+def last_due_s(census: Census) -> float:
+    """Seconds until the last scheduled message is due, 0 where none is. A census without
+    ``last_due_us`` knows the next only."""
+    if not census.law["scheduled"]:
+        return 0.0
+    sizes = census.sizes
+    return max(0, sizes.get("last_due_us", sizes.get("next_due_us", 0))) / 1e6
 
 
 def counters(census: Census) -> dict[str, int]:
@@ -201,6 +263,7 @@ def status_view(census: Census, rates: Rates | None = None) -> dict[str, Any]:
         if census.law["scheduled"]
         else None,
         "rate": rate(census),
+        "pace": pace_view(census),
         "achieved": None
         if rates is None
         else {
@@ -232,6 +295,7 @@ def status_view(census: Census, rates: Rates | None = None) -> dict[str, Any]:
             for c in closures(census)
         ],
         "draining": census.gate.get("draining"),
+        "fallback": {"to": leans[0], "share": leans[1]} if (leans := leans_to(census)) else None,
         "why": {"code": why.code, "text": why.text},
         "backlog_s": backlog_s(census),
         "eta_s": eta_s(census),
@@ -239,6 +303,25 @@ def status_view(census: Census, rates: Rates | None = None) -> dict[str, Any]:
         "outcomes": dict(census.outcomes),
         "latency": latency,
         "config_version": int(census.config.get("version", "0")),
+    }
+
+
+def pace_view(census: Census) -> dict[str, Any]:
+    """Requests/s as configured, as set live, as found; connections in use."""
+    gate = census.gate
+    return {
+        "configured": float(census.config.get("rate", 0)),
+        "set": {
+            "rate": float(gate["rate_set"]),
+            "who": gate.get("rate_who", ""),
+            "reason": gate.get("rate_why", ""),
+            "at_s": float(gate.get("rate_at", 0)) / 1e6,
+        }
+        if "rate_set" in gate
+        else None,
+        "found": float(gate["pace"]) if "pace" in gate else None,
+        "reason": gate.get("pace_why"),
+        "connections": census.usable_connections,
     }
 
 

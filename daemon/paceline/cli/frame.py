@@ -19,7 +19,10 @@ _COLUMNS = (
     "destination", "ready", "later", "out", "sent/s", "requests/s", "p50", "p99", "oldest",
     "done in", "workers", "conns", "retried", "ambig.", "dupl.", "dead",
 )  # fmt: skip
-_CLOSED_STYLES = {"paused": "yellow", "throttled": "yellow", "held": "bold red"}
+_CLOSED_STYLES = {
+    "paused": "yellow", "throttled": "yellow", "quota": "yellow", "pace": "yellow",
+    "held": "bold red", "breaker": "bold red",
+}  # fmt: skip
 
 
 def frame(
@@ -72,7 +75,7 @@ def _cells(sample: Sample) -> list[str | Text]:
         census.destination,
         *(f"{law[term]:,}" for term in ("ready", "scheduled", "leased")),
         "-" if rates is None else f"{rates.sent:,.1f}",
-        f"{'-' if rates is None else f'{rates.requests:,.1f}'}/{explain.rate(census):g}",
+        f"{'-' if rates is None else f'{rates.requests:,.1f}'}/{explain.rate(census):.4g}",
         _latency(rates.api_p50_s if rates else None),
         _latency(rates.api_p99_s if rates else None),
         in_words(census.sizes["oldest_us"] / 1e6) if law["ready"] else "-",

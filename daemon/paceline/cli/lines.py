@@ -8,12 +8,13 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import IO, Any
 
 import msgspec
 
 from paceline import payloads
+from paceline.cli.words import in_words
 from paceline.errors import InvalidMessage, MessageTooLarge
 from paceline.message import Message, check_id, parse_line
 
@@ -26,12 +27,16 @@ _LINE_BITS = 40
 
 @dataclass(frozen=True, slots=True)
 class Rules:
-    """What this destination takes, and how ids are made for lines without one."""
+    """What this destination takes, and how ids are made for lines without one.
+
+    ``finish_by``, unix seconds, where all are to be sent by then.
+    """
 
     destination: str
     provider: str
     max_payload_bytes: int
     id_prefix: str
+    finish_by: float | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,6 +74,11 @@ class Line:
     message: Message
     made_id: bool
     end: int
+
+    def in_turn(self, turn: float) -> Line:
+        """The line, not to be sent before its turn (unix seconds), nor before its own time."""
+        at = max(turn, self.message.not_before or 0.0)
+        return replace(self, message=msgspec.structs.replace(self.message, not_before=at))
 
 
 @dataclass(slots=True)
@@ -136,6 +146,23 @@ class Lines:
                 "expires",
                 f"already past, by {self.now - message.expires:.0f} s",
                 "Write a later time, or leave the line out",
+            )
+        end = self.rules.finish_by
+        if end is None:
+            return
+        if message.not_before is not None and message.not_before > end:
+            raise InvalidMessage(
+                "not_before",
+                f"after --finish-by, by {in_words(message.not_before - end)}",
+                "Write an earlier time, or send the line without --finish-by",
+            )
+        # Its turn depends on how many lines there are: any before the end may come too late for it.
+        if message.expires is not None and message.expires < end:
+            raise InvalidMessage(
+                "expires",
+                f"before --finish-by, by {in_words(end - message.expires)}: it might expire before "
+                "its turn",
+                "Write a later time, or send the line without --finish-by",
             )
 
     def _check_twice(self, message: Message, number: int) -> None:

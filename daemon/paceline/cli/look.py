@@ -92,6 +92,9 @@ def _status_table(found: Sequence[Census], achieved: Mapping[str, Rates | None])
         why = explain.why_waits(census).text
         if "draining" in census.gate:
             why = f"draining; {why}"
+        leans = explain.leans_to(census)
+        if leans and leans[1]:
+            why = f"fallback {leans[1]}% to {leans[0]}; {why}"
         if not census.sound:
             why = f"NOT SOUND, see: paceline audit {census.destination}; {why}"
         law = census.law
@@ -128,6 +131,8 @@ def status_text(census: Census, rates: Rates | None = None) -> str:
     lines += [f"  closed      {closure.text}" for closure in explain.closures(census)]
     if "draining" in census.gate:
         lines.append(f"  draining    takes nothing new ({census.gate['draining']})")
+    if leans := explain.leans_to(census):
+        lines.append(f"  fallback    {leans[1]}% to {leans[0]}, {law['moved_out']:,} moved so far")
     if census.unfinished:
         backlog = explain.backlog_s(census)
         at_rate = "" if backlog is None else f" ({in_words(backlog)} at the rate)"
@@ -143,7 +148,7 @@ def status_text(census: Census, rates: Rates | None = None) -> str:
         + ("not drawn from yet" if level is None else f"{max(0.0, level):.1f}")
         + f" of {census.gate.get('k', '?')}",
         f"  ended       {law['sent']:,} sent, {law['expired']:,} expired, {law['cancelled']:,} "
-        f"cancelled, {law['dropped']:,} dropped",
+        f"cancelled, {law['dropped']:,} dropped, {law['moved_out']:,} moved",
         f"  shelved     {law['dead']:,} dead, {law['parked']:,} parked",
         "  counted     "
         + ", ".join(f"{n:,} {name}" for name, n in explain.counters(census).items()),
@@ -164,6 +169,7 @@ def status_text(census: Census, rates: Rates | None = None) -> str:
         at = f" on {host}" if host else ""
         held = explain.held_words(worker)
         lines.append(f"    {worker.id}{at}: {count_of(worker.slots, 'connection')}{held}, {state}")
+        lines += [f"      {words}" for words in explain.route_words(worker)]
     return "\n".join(lines)
 
 
@@ -209,6 +215,11 @@ def show(
 
 
 def _why_message(found: Status, census: Census) -> str:
+    if found.state == "moved":
+        return (
+            f"moved to {found.provider_id}, to which this one falls back; "
+            f"paceline show {found.provider_id} {found.id} tells what became of it"
+        )
     if found.final:
         return f"it has ended: {found.state}"
     last = str(found.history[-1].get("reason") or "") if found.history else ""
@@ -257,7 +268,7 @@ def _message_text(found: Status, why: str, now: float) -> str:
         labels += [f"campaign {found.campaign}"] if found.campaign else []
         lines.append(f"  as          {', '.join(labels)}; {found.payload_bytes:,} bytes")
         lines.append(f"  attempts    {found.attempts} begun, {found.tries} charged")
-    if found.provider_id:
+    if found.provider_id and found.state != "moved":
         lines.append(f"  provider id {found.provider_id}")
     if found.cancel_asked:
         lines.append("  cancel      asked for: not tried again should this attempt fail")

@@ -10,6 +10,7 @@ import sys
 import threading
 import time
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
@@ -274,11 +275,23 @@ def _serve(
 @click.command()
 @click.argument("destination", required=False)
 @click.option("--name", help="Name of this worker, unique among live ones.  [default: made up]")
+@click.option(
+    "--trace-wire",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE",
+    help="Append a line for each request as its first byte leaves: CLOCK_MONOTONIC in ns, "
+    "connection, id.",
+)
 @_wait_option
 @_verbose
 @setup_options
 def worker(
-    setup: Setup, destination: str | None, name: str | None, wait_s: float, verbose: bool
+    setup: Setup,
+    destination: str | None,
+    name: str | None,
+    trace_wire: Path | None,
+    wait_s: float,
+    verbose: bool,
 ) -> int:
     """Run one worker process for DESTINATION (which may be left out where there is only one).
 
@@ -289,7 +302,7 @@ def worker(
     chosen = _the_destination(setup, destination)
     runtime_class = getattr(importlib.import_module(WORKER_RUNTIME[0]), WORKER_RUNTIME[1])
     url = _url(setup)
-    runtime = runtime_class(chosen, url, os.environ, name=name)
+    runtime = runtime_class(chosen, url, os.environ, name=name, trace_wire=trace_wire)
     log_as_worker(chosen, runtime.name, os.environ)
     _on_signals(runtime.stop)
     watch_parent(os.environ, runtime.stopping)

@@ -9,6 +9,7 @@ import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass, field
+from itertools import islice
 from pathlib import Path
 from typing import IO, Any
 
@@ -28,7 +29,10 @@ from paceline.cli.common import (
     setup_options,
 )
 from paceline.cli.lines import Line, Lines, Ranges, Refusal, Rules, check_prefix
-from paceline.cli.words import count_of
+from paceline.cli.moment import MOMENT
+from paceline.cli.reckon import reckon
+from paceline.cli.spreading import Spread, too_long, too_old
+from paceline.cli.words import count_of, in_words
 from paceline.client import PIPELINE, PIPELINE_BYTES, Outbox, Receipt
 from paceline.errors import (
     Draining,
@@ -65,6 +69,7 @@ class _Summary:
     in_doubt: Ranges = field(default_factory=Ranges)
     tried: int = 0
     stopped: str = ""
+    spread: Spread | None = None
 
     @property
     def good(self) -> int:
@@ -92,6 +97,7 @@ class _Summary:
             "stopped": self.stopped or None,
             "made_ids": self.made_ids,
             "id_prefix": self.id_prefix if self.made_ids else None,
+            "spread": self.spread.view() if self.spread else None,
         }
 
 
@@ -101,14 +107,21 @@ Examples:
   paceline send maxmd messages.jsonl
   generate | paceline send maxmd - --id-prefix campaign-7
   paceline send maxmd messages.jsonl --dry-run
+  paceline send maxmd messages.jsonl --id-prefix campaign-7 --finish-by 09:00
 
 \b
 A line:
   {"payload": {…}, "id": "invoice-17", "priority": "high"}
 also: tenant, campaign, not_before, expires, delay_s, ttl_s.
 
+With --finish-by the last message is due a fiftieth of the time before TIME, at most a minute. A
+line's own not_before or delay_s holds where it is later than its turn; one after TIME is a bad
+line, and so is one that expires before TIME. When the command is repeated, what was accepted keeps
+its turn.
+
 Exit codes: 0 all accepted; 1 Redis refused some (outbox full, draining, an id used with another
-payload); 2 bad lines, nothing was sent; 3 Redis was not available."""
+payload); 2 bad lines, or --finish-by cannot be kept: nothing was sent; 3 Redis was not
+available."""
 )
 @click.argument("destination", metavar="DEST")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
@@ -126,6 +139,18 @@ payload); 2 bad lines, nothing was sent; 3 Redis was not available."""
     show_default=True,
     help="Print at most so many bad lines; 0 prints all.",
 )
+@click.option(
+    "--finish-by",
+    type=MOMENT,
+    metavar="TIME",
+    help="Spread them evenly, to be sent by then: 09:00 (the next, local time), an ISO 8601 "
+    "date-time, or 2h. Refused where the rate cannot carry them beside what waits.",
+)
+@click.option(
+    "--force",
+    is_flag=True,
+    help="Spread them even if they cannot all be sent by --finish-by: the rest goes later.",
+)
 @json_option
 @setup_options
 def send(
@@ -136,6 +161,8 @@ def send(
     dry_run: bool,
     id_prefix: str | None,
     max_errors: int,
+    finish_by: float | None,
+    force: bool,
     as_json: bool,
 ) -> int:
     """Hand over the messages of a JSON Lines file.
@@ -143,6 +170,8 @@ def send(
     Every line is checked first; if any is bad, nothing is sent. What was accepted is on its way
     whatever happens to the rest, and a line with an id can be sent again safely.
     """
+    if force and finish_by is None:
+        raise click.UsageError("--force goes with --finish-by TIME")
     if id_prefix is not None:
         try:
             check_prefix(id_prefix)
@@ -155,7 +184,7 @@ def send(
     try:
         with redis_errors():
             store = pick_stores(client, (destination,))[0]
-            rules = _rules(store, id_prefix or new_id())
+            rules = _rules(store, id_prefix or new_id(), finish_by)
             if not dry_run and store.census().gate.get("draining"):
                 raise Draining(destination)
         with _opened(file) as (source, size):
@@ -164,17 +193,19 @@ def send(
             if run.summary.invalid and not skip_invalid:
                 return run.refuse(dry_run=dry_run)
             run.summary.skipped = run.summary.invalid
+            if finish_by is not None and (problem := run.spread(finish_by, force=force)):
+                return run.refuse_spread(problem, dry_run=dry_run)
             code = 0 if dry_run else run.send()
             return run.report(code, dry_run=dry_run, prefix_given=id_prefix is not None)
     finally:
         client.close()
 
 
-def _rules(store: OutboxStore, prefix: str) -> Rules:
+def _rules(store: OutboxStore, prefix: str, finish_by: float | None) -> Rules:
     provider, limit = store.intake_rules()
     if provider is None or limit is None:
         raise UnknownDestination(store.destination)
-    return Rules(store.destination, provider, limit, prefix)
+    return Rules(store.destination, provider, limit, prefix, finish_by)
 
 
 @contextmanager
@@ -261,6 +292,51 @@ class _Run:
             )
         return EXIT_USAGE
 
+    def spread(self, finish_by: float, *, force: bool) -> str:
+        """Gives each message its turn before ``finish_by``, unix seconds. Returns why that cannot
+        be, in words, or ""; with ``force`` the rate is not asked."""
+        good, now = self.summary.good, time.time()
+        if not good:
+            return ""
+        if finish_by <= now:
+            return f"--finish-by has passed, {in_words(now - finish_by)} ago"
+        planned = Spread(count=good, start=now, finish_by=finish_by)
+        with redis_errors():
+            census = self._store.census()
+            reckoning = reckon(census, planned.until - now)
+            problem = "" if force else too_long(planned, reckoning, good)
+            if problem:
+                # When the command is repeated, what waits is this very file.
+                problem = too_long(planned, reckoning, good - self._there_already())
+        problem = problem or too_old(planned, census)
+        if not problem:
+            self.summary.spread = planned
+            for note in reckoning.notes:
+                self._say(note)
+        return problem
+
+    def _there_already(self) -> int:
+        """How many of the good lines Redis has, by their ids."""
+        count = 0
+        with self._progress("look up") as advance:
+            at = 0
+            lines = (line for line in self._good_lines() if isinstance(line, Line))
+            while piece := list(islice(lines, PIPELINE)):
+                there = self._store.look([line.message.id for line in piece])
+                count += sum(found is not None for found in there)
+                advance(piece[-1].end - at)
+                at = piece[-1].end
+        return count
+
+    def refuse_spread(self, problem: str, *, dry_run: bool) -> int:
+        """Reports that nothing is sent, for it could not be sent in time."""
+        self.summary.stopped = problem
+        if self._as_json:
+            print_json(self.summary.view(dry_run=dry_run))
+        else:
+            self._say(f"{problem}. Nothing was sent")
+        return EXIT_USAGE
+
     def send(self) -> int:
         """Second pass: sends what the first found good. Returns the exit code."""
         try:
@@ -271,18 +347,11 @@ class _Run:
             return EXIT_INTERRUPTED
 
     def _send_all(self, was_asked: Callable[[], bool]) -> int:
-        # Relative times count from now: checking a big file took a while.
-        lines = Lines(self._source, self._rules, time.time())
         piece: list[Line] = []
         size = at = 0
         with self._progress("send") as advance:
-            for line in lines:
-                if line.number > self._last:
-                    break  # appended since the file was checked
-                if line.number in self._bad:
-                    continue
+            for line in self._lines_in_turn():
                 if isinstance(line, Refusal):
-                    # Good a moment ago: it has expired since.
                     self.summary.tried += 1
                     self.summary.conflicts += 1
                     self._refused(line, shown=True)
@@ -303,6 +372,26 @@ class _Run:
         if code:
             return code
         return EXIT_FAILED if self.summary.conflicts else 0
+
+    def _good_lines(self) -> Iterator[Line | Refusal]:
+        """What the first pass found good. A Refusal among it was good then: it has expired since.
+
+        Relative times count from now: checking a big file took a while.
+        """
+        for line in Lines(self._source, self._rules, time.time()):
+            if line.number > self._last:
+                break  # appended since the file was checked
+            if line.number not in self._bad:
+                yield line
+
+    def _lines_in_turn(self) -> Iterator[Line | Refusal]:
+        """The good lines, each with its turn where they are spread."""
+        spread = self.summary.spread
+        if spread is None:
+            yield from self._good_lines()
+            return
+        for line, turn in zip(self._good_lines(), spread.turns(), strict=False):
+            yield line if isinstance(line, Refusal) else line.in_turn(turn)
 
     def _send_piece(self, piece: Sequence[Line]) -> int:
         try:
@@ -370,6 +459,8 @@ class _Run:
             new = count_of(summary.accepted, "message")
             already = f", {summary.already:,} accepted before" if summary.already else ""
             click.echo(f"{new} accepted by {summary.destination}{already}")
+        if summary.spread and (dry_run or summary.accepted):
+            click.echo(("would be " if dry_run else "") + summary.spread.text)
         if summary.conflicts:
             self._say(f"{count_of(summary.conflicts, 'line')} refused, as told above")
         if summary.skipped:

@@ -61,7 +61,10 @@ _LIST: Final = (
     # the rate
     _of_destination("counter", "permits_total", "Permits drawn."),
     _of_destination("gauge", "permits", "Permits in the bucket; below 0: drawn ahead."),
-    _of_destination("gauge", "rate", "Requests per second allowed."),
+    _of_destination("gauge", "rate", "Requests per second at most."),
+    _of_destination("gauge", "pace", "Requests per second now, as the provider's answers allow."),
+    _of_destination("counter", "pace_cuts_total", "Times the pace was lowered."),
+    _of_destination("counter", "breaker_opened_total", "Times the breaker opened."),
     _of_destination("gauge", "burst", "Requests that may start at once."),
     _of_destination("gauge", "bucket_size", "Permits that the bucket holds at most."),
     _of_destination("gauge", "closed", "1 while the destination is closed for this.", "reason"),
@@ -69,6 +72,7 @@ _LIST: Final = (
     _of_destination("counter", "throttles_total", "Refusals for the rate by the provider."),
     # connections and the network
     _of_destination("gauge", "connections_max", "Connections the account may use."),
+    _of_destination("gauge", "connections_usable", "Of these, in use by feedback."),
     _of_destination("gauge", "connection_slots", "Connections granted to live workers."),
     _of_destination("gauge", "connections", "Connections open now."),
     _of_destination("counter", "connections_opened_total", "Connections opened."),

@@ -13,7 +13,7 @@ _EVENTS = (
     "accepted", "sent", "expired", "cancelled", "dropped", "replayed", "moved_in", "moved_out",
 )  # fmt: skip
 #: What an outcome or an operator's hold is called in the gate (``hold_kind``).
-_HOLDS = ("held", "throttled", "breaker")
+_HOLDS = ("held", "throttled", "quota", "breaker")
 _HELD_BY_WORKER = ("queued", "in_flight", "unsettled")
 
 
@@ -76,9 +76,13 @@ def _put_rate(sheet: Sheet, census: Census, run_id: str) -> None:
     name, config = census.destination, census.config
     sheet.put("paceline_permits_total", census.counters.get("permits", 0), name)
     sheet.put("paceline_permits", permits_now(census, run_id), name)
-    for field in ("rate", "burst"):
-        if field in config:
-            sheet.put(f"paceline_{field}", float(config[field]), name)
+    if "rate" in config:
+        sheet.put("paceline_rate", census.ceiling, name)
+        sheet.put("paceline_pace", census.rate, name)
+    if "burst" in config:
+        sheet.put("paceline_burst", float(config["burst"]), name)
+    for counter in ("pace_cuts", "breaker_opened"):
+        sheet.put(f"paceline_{counter}_total", census.counters.get(counter, 0), name)
     sheet.put("paceline_bucket_size", float(census.gate.get("k", 0)), name)
     closed = _closed(census)
     for reason in ("paused", "drained", *_HOLDS):
@@ -100,6 +104,9 @@ def _closed(census: Census) -> dict[str, float]:
             found[reason] = float("inf")
         elif until > census.now_us:
             found[reason] = (until - census.now_us) / 1e6
+    if "breaker" in gate:
+        # Open through its probes too, whose wait is over.
+        found.setdefault("breaker", 0.0)
     if "draining" in gate:
         found["drained"] = float("inf")
     return found
@@ -110,6 +117,7 @@ def _put_connections(sheet: Sheet, census: Census) -> None:
     live = [worker for worker in census.workers if worker.live]
     if "connections" in census.config:
         sheet.put("paceline_connections_max", float(census.config["connections"]), name)
+        sheet.put("paceline_connections_usable", census.usable_connections, name)
     sheet.put("paceline_connection_slots", sum(worker.slots for worker in live), name)
     sheet.put("paceline_connections", sum(_number(w.facts, "connections") for w in live), name)
     sheet.put("paceline_connections_opened_total", n.get("net:opened", 0), name)

@@ -17,12 +17,16 @@ local function put(name, value)
   sizes[#sizes + 1] = name
   sizes[#sizes + 1] = value
 end
-local names, ready, oldest = {'high', 'normal', 'bulk'}, 0, nil
+local names, ready, oldest, capped = {'high', 'normal', 'bulk'}, 0, nil, 0
+--@tenants
 for prio = 0, 2 do
   local here = 0
   for _, tenant in ipairs(redis.call('ZRANGE', K('t:' .. prio), 0, -1)) do
     local place = K('r:' .. prio .. ':' .. tenant)
-    here = here + redis.call('ZCARD', place)
+    local count = redis.call('ZCARD', place)
+    here = here + count
+    local may = caps and allowance(tenant)
+    if may then capped = capped + math.max(0, count - may) end
     local first = redis.call('ZRANGE', place, 0, 0)[1]
     local m = first and read(first)
     if m and (not oldest or m.at < oldest) then oldest = m.at end
@@ -35,10 +39,13 @@ local leased = 0
 local nonces = redis.call('ZRANGE', K('batches'), 0, -1)
 for _, nonce in ipairs(nonces) do leased = leased + redis.call('SCARD', K('b:' .. nonce)) end
 put('leased', leased)
+put('capped', capped)
 put('batches', #nonces)
 put('invitations', redis.call('ZCARD', K('inv')))
 put('oldest_us', oldest and math.max(0, now - oldest) or 0)
 local due = redis.call('ZRANGE', K('s'), 0, 0, 'WITHSCORES')[2]
+local last = redis.call('ZRANGE', K('s'), -1, -1, 'WITHSCORES')[2]
+put('last_due_us', last and math.max(0, tonumber(last) - now) or -1)
 put('next_due_us', due and math.max(0, tonumber(due) - now) or -1)
 return {string.format('%.0f', now), redis.call('HGETALL', K('n')), redis.call('HGETALL', K('gate')),
   redis.call('HGETALL', K('cfg')), redis.call('ZRANGE', K('workers'), 0, -1, 'WITHSCORES'),

@@ -13,7 +13,7 @@
 --          4  H   tries charged
 --          6  c16 nonce of the batch that holds it, or that held it last (the fencing token)
 --         22  c1  priority: 0 high, 1 normal, 2 bulk
---         23  c1  flag: '-', or 'c' cancel asked while begun
+--         23  c1  flag: '-', 'c' cancel asked while begun, 'o' its last try met an outage
 --         24  d   seq: its place in the queue
 --         32  d   accepted at, us      40 d expires at, us (0 never)     48 d due at, us
 --         56  B B H  lengths of tenant, campaign, and a reserved part
@@ -108,6 +108,13 @@ local function credit_releases(count)
   end
 end
 
+-- The same for a tenant's cap, where it has one.
+local function credit_tenant(m)
+  if m.tenant ~= '' and redis.call('HEXISTS', K('tb'), m.tenant .. ':l') == 1 then
+    redis.call('HINCRBYFLOAT', K('tb'), m.tenant .. ':l', 1)
+  end
+end
+
 local function from_ready(m)
   local place = K('r:' .. m.prio .. ':' .. m.tenant)
   redis.call('ZREM', place, m.id)
@@ -169,6 +176,19 @@ local function expire_message(m, now)
   leave(m)
   finish(m, 'X', now, m.nonce)
   bump('expired')
+end
+
+-- Requests a second now: as configured or set live, and not above the pace that results allow.
+local function rate_of(configured, live, pace)
+  local rate = tonumber(live) or tonumber(configured)
+  pace = tonumber(pace)
+  return pace and pace < rate and pace or rate
+end
+
+-- What an operator did, on record: the last hundred.
+local function log_hand(entry)
+  redis.call('LPUSH', K('hand'), cjson.encode(entry))
+  redis.call('LTRIM', K('hand'), 0, 99)
 end
 
 -- Paused, or held: what, until when (us, -1 for ever), why. nil when the way is free.

@@ -71,6 +71,7 @@ for _, nonce in ipairs(redis.call('ZRANGEBYSCORE', K('batches'), '-inf', now)) d
     else
       leave(m)
       wakes = to_ready(m) or wakes
+      credit_tenant(m)
       write(m)
       back = back + 1
     end

@@ -7,7 +7,7 @@
 -- KEYS  {destination}
 -- ARGV  now_us or '', lane (high|any), invitation id, largest batch, invitation lease us
 -- Returns {n, why, retry_us}: n messages invited; 0 with why: idle, covered (all that waits is
---         invited), paused/held/..., no-worker, window (enough is out already), rate (the bucket of releases; retry_us says when).
+--         invited), paused/held/..., no-worker, tenant-cap, window (enough is out already), rate (the bucket of releases; retry_us says when).
 T = KEYS[1]
 local now, lane, invitation = clock(ARGV[1]), ARGV[2], ARGV[3]
 local largest, lease_us = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -23,10 +23,18 @@ for _, old in ipairs(redis.call('ZRANGEBYSCORE', K('inv'), '-inf', now)) do
 end
 if redis.call('ZSCORE', K('inv'), invitation) then return {0, 'repeated', 0} end
 
+--@tenants
+local capped_us
 local function waiting(prio)
   local total = 0
   for _, tenant in ipairs(redis.call('ZRANGE', K('t:' .. prio), 0, -1)) do
-    total = total + redis.call('ZCARD', K('r:' .. prio .. ':' .. tenant))
+    local here = redis.call('ZCARD', K('r:' .. prio .. ':' .. tenant))
+    local may, more_us = nil, nil
+    if caps then may, more_us = allowance(tenant) end
+    if may and may < here then
+      here, capped_us = may, math.min(capped_us or more_us, more_us)
+    end
+    total = total + here
   end
   return total
 end
@@ -43,6 +51,7 @@ else
   -- An "any" batch takes high messages too, should their own invitation be late.
   want = waiting(1) + waiting(2) - out.any
 end
+if want < 1 and capped_us and out.high + out.any == 0 then return {0, 'tenant-cap', capped_us} end
 if want < 1 then return {0, out.high + out.any > 0 and 'covered' or 'idle', 0} end
 local why = closed(now)
 if why then return {0, why, 0} end
@@ -50,7 +59,12 @@ local workers = redis.call('ZCOUNT', K('workers'), '(' .. string.format('%.0f', 
 if workers == 0 then return {0, 'no-worker', 0} end
 
 local cfg = redis.call('HMGET', K('cfg'), 'rate', 'burst')
-local rate, burst = tonumber(cfg[1]), tonumber(cfg[2])
+local g = redis.call('HMGET', K('gate'), 'rel_level', 'rel_at', 'rate_set', 'pace', 'breaker')
+local rate, burst = rate_of(cfg[1], g[3], g[4]), tonumber(cfg[2])
+-- A rate set live brings its own size of batch (settings.default_batch).
+if g[3] then
+  largest = math.max(1, math.min(500, burst, math.ceil(math.max(math.min(100, 2 * rate), rate))))
+end
 -- A batch is sent by the worker that takes it, over that worker's own connections. No more of it
 -- than two seconds of its share of the rate: where each of many workers has one connection, the first
 -- would take a whole second of the rate and send it alone, and the others would wait for work.
@@ -60,6 +74,7 @@ for _, slots in ipairs(redis.call('HVALS', K('slots'))) do
 end
 local share = math.max(1, math.ceil(2 * rate / math.max(1, working)))
 local n = math.min(want, largest, share)
+if g[5] then n = 1 end
 local ahead = math.max(2 * workers * largest, math.floor(rate)) - out.high
 -- High does not wait behind what is out for the others.
 if lane ~= 'high' then ahead = ahead - out.any end
@@ -68,7 +83,6 @@ if ahead < n then return {0, 'window', 0} end
 -- The bucket of releases: the same rate and burst as the one at the wire. It only smooths; what
 -- the provider sees is decided by begin. High invitations draw on it but never wait for it. A batch
 -- larger than the burst waits for a full bucket and leaves it owing.
-local g = redis.call('HMGET', K('gate'), 'rel_level', 'rel_at')
 local level, at = tonumber(g[1] or burst), tonumber(g[2] or now)
 level = math.min(burst, level + math.max(0, now - at) * rate / 1000000)
 local need = math.min(n, burst)

@@ -7,26 +7,36 @@
 -- Other late outcomes are dropped.
 --
 -- KEYS  {destination}
--- ARGV  now_us or '', then 12 a message:
+-- ARGV  now_us or '', then 14 a message:
 --       id, nonce, action, charge (0|1), delay_us, why, attempt record (JSON or ''),
 --       provider's id, SHA-1 of the payload (20 raw bytes or ''), latency us ('' none),
 --       outcome label ('' none), begun at us ('' never begun)
+--       health (g good, u 503, o outage, b other bad, '' tells nothing: health.lua), and for how
+--       many us a RateLimit header says that nothing is left ('' says nothing)
 --   action  sent
 --           retry        scheduled after delay_us, charged or not
 --           unavailable  as retry; three within the last 20 results make the destination wait
 --           dead, parked
 --           back         to its old place, untouched
 --           throttled    back, and the destination waits delay_us (0: by its own doubling)
+--           quota        the same, for a long time
 --           held         back, and the destination is held until an operator resumes it
+-- An outage charges the destination: while one is suspected, or the breaker is open, what u and o
+-- say costs the message nothing, and it is not dead for it.
 -- Returns one word a message: ok, repeat, late (dropped), won (a late sent), duplicate, gone.
-local ITEM = 12
+local ITEM = 14
 local SLOTS_US = {1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000, 500000, 1000000, 2500000,
   5000000, 10000000, 30000000, 60000000, 300000000}
 T = KEYS[1]
 local now = clock(ARGV[1])
-local histogram, outcomes, results, gate = {}, {}, {}, {good = 0}
-local cfg = redis.call('HMGET', K('cfg'), 'throttle_first_us', 'throttle_cap_us', 'record_us')
-keep_ms = math.floor(tonumber(cfg[3]) / 1000)
+local QUOTA_FIRST_US, QUOTA_CAP_US = 60000000, 3600000000
+local histogram, outcomes, results, good = {}, {}, {}, 0
+local c = redis.call('HMGET', K('cfg'), 'throttle_first_us', 'throttle_cap_us', 'record_us', 'rate',
+  'connections', 'pace', 'probe_us', 'retry_first_us')
+local cfg = {throttle_first = tonumber(c[1]), throttle_cap = tonumber(c[2]), rate = tonumber(c[4]),
+  connections = tonumber(c[5]), pace = c[6], probe_us = tonumber(c[7]), retry_first = tonumber(c[8])}
+keep_ms = math.floor(tonumber(c[3]) / 1000)
+--@health
 
 local function add(t, field, by) t[field] = (t[field] or 0) + by end
 local function observe(name, us)
@@ -39,38 +49,31 @@ local function observe(name, us)
   add(histogram, name .. ':sum', us)
 end
 
-local function hold(kind, till, why)
-  local g = redis.call('HMGET', K('gate'), 'hold_until', 'hold_kind')
-  local old = tonumber(g[1] or 0)
-  if old == -1 or (till ~= -1 and old >= till) then return end
-  redis.call('HSET', K('gate'), 'hold_until', till, 'hold_kind', kind, 'hold_why', why,
-    'hold_since', now)
-end
-
 -- 429s of requests that were all under way when the first came are one event: the doubling counts
 -- events, or ten connections would wait a thousand times too long.
-local function throttle(delay_us, why, begun)
-  local g = redis.call('HMGET', K('gate'), 'throttles', 'throttle_at')
-  local count, last = tonumber(g[1] or 0), tonumber(g[2] or 0)
-  if begun > last or count == 0 then
+local function throttle(kind, delay_us, why, begun)
+  local g = health()
+  local count = g.throttles or 0
+  if begun > (g.throttle_at or 0) or count == 0 then
     count = count + 1
-    redis.call('HSET', K('gate'), 'throttles', count, 'throttle_at', now)
-    gate.throttles, gate.throttle_at = count, now
+    note('throttles', count)
+    note('throttle_at', now)
     bump('throttles')
+    if kind ~= 'quota' then refusal(why) end
+    feedback(false)
   end
   if delay_us <= 0 then
-    delay_us = math.min(tonumber(cfg[2]), tonumber(cfg[1]) * 2 ^ math.min(count - 1, 30))
+    local first = kind == 'quota' and QUOTA_FIRST_US or cfg.throttle_first
+    local cap = kind == 'quota' and QUOTA_CAP_US or cfg.throttle_cap
+    delay_us = math.min(cap, first * 2 ^ math.min(count - 1, 30))
   end
-  hold('throttled', math.floor(now + delay_us), why)
-end
-
-local function result(letter)
-  if not gate.recent then
-    local g = redis.call('HMGET', K('gate'), 'recent', 'throttles', 'throttle_at')
-    gate.recent, gate.throttles = g[1] or '', tonumber(g[2] or 0)
-    gate.throttle_at = tonumber(g[3] or 0)
+  hold(kind, math.floor(now + delay_us), why)
+  if adaptive and (health().hold_until or 0) > now then
+    -- The provider's bucket is empty, so ours is: not full of what came in while it was closed.
+    fold()
+    note('level', math.min(health().level or 0, 0))
+    note('fill_from', health().hold_until)
   end
-  gate.recent = string.sub(gate.recent .. letter, -100)
 end
 
 local function late_sent(item, m, was_begun_elsewhere)
@@ -125,6 +128,7 @@ local function place_back(item, m)
   end
   bump('returned')
   credit_releases(1)
+  credit_tenant(m)
 end
 
 local function settle_other(item, m)
@@ -133,7 +137,14 @@ local function settle_other(item, m)
   if m.state ~= 'L' and m.state ~= 'B' then return 'repeat' end
   if item.record ~= '' then note_attempt(item.id, item.record) end
   leave(m)
-  local action = item.action
+  judge(item.id, item.health, item.action, item.begun, item.latency, item.why)
+  local action, outage = item.action, item.health == 'o' or item.health == 'u'
+  if m.flag ~= 'c' then m.flag = outage and 'o' or '-' end
+  if outage and is_suspected() then
+    item.charge = 0
+    if action == 'dead' then action = 'retry' end
+    item.delay_us = math.max(item.delay_us, cfg.retry_first, WINDOW_US)
+  end
   if m.flag == 'c' and action ~= 'dead' and action ~= 'parked' then
     finish(m, 'C', now, m.nonce)
     bump('cancelled')
@@ -155,7 +166,9 @@ local function settle_other(item, m)
   else
     place_back(item, m)
   end
-  if action == 'throttled' then throttle(item.delay_us, item.why, item.begun) end
+  if action == 'throttled' or action == 'quota' then
+    throttle(action, item.delay_us, item.why, item.begun)
+  end
   if action == 'held' then hold('held', -1, item.why) end
   return 'ok'
 end
@@ -164,32 +177,33 @@ for i = 2, #ARGV, ITEM do
   local item = {id = ARGV[i], nonce = ARGV[i + 1], action = ARGV[i + 2],
     charge = tonumber(ARGV[i + 3]), delay_us = tonumber(ARGV[i + 4]), why = ARGV[i + 5],
     record = ARGV[i + 6], provider_id = ARGV[i + 7], sha = ARGV[i + 8],
-    label = ARGV[i + 10], begun = tonumber(ARGV[i + 11]) or 0}
+    latency = tonumber(ARGV[i + 9]), label = ARGV[i + 10], begun = tonumber(ARGV[i + 11]) or 0,
+    health = ARGV[i + 12], advised = tonumber(ARGV[i + 13])}
   local m = read(item.id)
   local word
   if item.action == 'sent' then word = settle_sent(item, m) else word = settle_other(item, m) end
   results[#results + 1] = word
   if word == 'ok' or word == 'won' or word == 'duplicate' then
     if item.label ~= '' then add(outcomes, item.label, 1) end
-    if ARGV[i + 9] ~= '' then observe('api', tonumber(ARGV[i + 9])) end
+    if item.latency then observe('api', item.latency) end
     if item.action == 'sent' then
-      result('g')
-      gate.good = math.max(gate.good, item.begun)
-    elseif item.action == 'unavailable' then result('u')
-    elseif item.begun > 0 and item.action ~= 'back' then result('b') end
-    if item.action == 'unavailable' then
-      local _, count = string.gsub(string.sub(gate.recent, -20), 'u', '')
-      if count >= 3 then throttle(0, item.why .. ': three in the last 20 results', item.begun) end
+      judge(item.id, item.health, 'sent', item.begun, item.latency, '')
+      good = math.max(good, item.begun)
+    end
+    if item.advised then advised(item.advised, item.begun) end
+    if item.action == 'unavailable' and recent_503() >= 3 then
+      throttle('throttled', 0, item.why .. ': three in the last 20 results', item.begun)
     end
   end
 end
 
-if gate.recent then redis.call('HSET', K('gate'), 'recent', gate.recent) end
 -- One success that began after the refusal ends the doubling: the provider takes requests again.
 -- One that was under way already tells nothing.
-if gate.good > 0 and gate.throttles > 0 and gate.good > gate.throttle_at then
-  redis.call('HSET', K('gate'), 'throttles', 0)
+if good > 0 and (health().throttles or 0) > 0 and good > (health().throttle_at or 0) then
+  note('throttles', 0)
 end
+watch_latency()
+write_health()
 add_up('h', histogram)
 add_up('o', outcomes)
 write_tally()

@@ -18,11 +18,12 @@
 --   op  beat   alive (again); asks for its share
 --       leave  stopped cleanly, everything settled or given back; of its facts only totals count
 --       bury   known dead (its process is gone): its slots are free and owe nothing
--- Returns {allowance, live workers, bucket size K}
+-- Returns {allowance, live workers, bucket size K, requests/s now as text}
 T = KEYS[1]
 local now, op, me, open = clock(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
-local cfg = redis.call('HMGET', K('cfg'), 'lease_us', 'connections', 'burst', 'reserve')
+local cfg = redis.call('HMGET', K('cfg'), 'lease_us', 'connections', 'burst', 'reserve', 'rate')
 local lease_us, most, burst = tonumber(cfg[1]), tonumber(cfg[2]), tonumber(cfg[3])
+local gate = redis.call('HMGET', K('gate'), 'rate_set', 'pace', 'conc')
 
 local function totals_of(json)
   local ok, facts = pcall(cjson.decode, json or '')
@@ -73,6 +74,8 @@ for i, name in ipairs(names) do if name == me then rank = i end end
 
 local usable = math.max(0, math.min(most, burst - 1 - tonumber(cfg[4]) - lapsed))
 if lapsed == 0 then usable = math.max(1, usable) end
+-- What the provider's answers allow (health.lua): fewer while it fails.
+if gate[3] then usable = math.min(usable, math.max(1, math.ceil(tonumber(gate[3])))) end
 local mine = 0
 if op == 'beat' then
   local share = math.floor(usable / live) + (rank <= usable % live and 1 or 0)
@@ -85,4 +88,4 @@ end
 local standing = others + math.max(tonumber(redis.call('HGET', K('slots'), me) or 0), 0)
 local k = math.max(0, burst - math.max(usable, standing) - lapsed)
 redis.call('HSET', K('gate'), 'k', k)
-return {mine, live, k}
+return {mine, live, k, tostring(rate_of(cfg[5], gate[1], gate[2]))}

@@ -3,7 +3,7 @@
 -- take: ready -> leased, up to n messages, by this worker under a nonce (the fencing token).
 -- Repeated with the same nonce it returns the same batch. Which messages is settled here, at the
 -- last moment: highest priority first, at least 10% for bulk while some waits, fair between
--- tenants (each in turn, by what it was served: the ring's score).
+-- tenants (each in turn, by what it was served over its weight: the ring's score).
 --
 -- KEYS  {destination}
 -- ARGV  now_us or '', worker id, nonce (16 characters), n, lane (high|any), invitation id or ''
@@ -43,6 +43,10 @@ if ARGV[6] ~= '' then
 end
 local what = closed(now)
 if what then return {'closed', what} end
+-- The breaker is open and its wait is over: one message is the probe, and for all others it is
+-- closed until that one's result is known, or can no more be awaited.
+local probing = redis.call('HGET', K('gate'), 'breaker')
+if probing then n = math.min(n, 1) end
 local live_until = redis.call('ZSCORE', K('workers'), worker)
 if not live_until or tonumber(live_until) <= now then return {'not-live'} end
 
@@ -63,20 +67,42 @@ local function keep(id)
   taken[#taken + 1] = id
 end
 
+--@tenants
+
+-- The tenant that was served least of those that may be served, and its part of all weights.
+local function next_tenant(ring)
+  if not next(tenants) then
+    local first = redis.call('ZRANGE', ring, 0, 0)[1]
+    return first, 1 / math.max(1, redis.call('ZCARD', ring)), 1
+  end
+  local total, chosen, most = 0, nil, nil
+  for _, tenant in ipairs(redis.call('ZRANGE', ring, 0, -1)) do
+    local may = caps and allowance(tenant)
+    if may ~= 0 then
+      total = total + terms(tenant)[1]
+      if not chosen then chosen, most = tenant, may end
+    end
+  end
+  if not chosen then return nil end
+  return chosen, terms(chosen)[1] / total, terms(chosen)[1], most
+end
+
 local function pop(prio, upto)
   local ring = K('t:' .. prio)
   while #taken < upto do
-    local first = redis.call('ZRANGE', ring, 0, 0)[1]
+    local first, part, weight, most = next_tenant(ring)
     if not first then return end
-    local share = math.max(1, math.floor((upto - #taken) / redis.call('ZCARD', ring)))
+    local share = math.max(1, math.floor((upto - #taken) * part))
+    if most then share = math.min(share, most) end
     local place = K('r:' .. prio .. ':' .. first)
     local got = redis.call('ZPOPMIN', place, share)
     for i = 1, #got, 2 do keep(got[i]) end
     if redis.call('EXISTS', place) == 0 then
       redis.call('ZREM', ring, first)
     else
-      redis.call('ZINCRBY', ring, #got / 2, first)
+      redis.call('ZINCRBY', ring, #got / 2 / weight, first)
     end
+    if caps then spend(first, #got / 2) end
   end
 end
 
@@ -106,6 +132,11 @@ if #taken > 0 then
   redis.call('SADD', batch, unpack(taken))
   redis.call('HSET', K('bm:' .. nonce), 'worker', worker, 'lane', lane, 'at', now)
   redis.call('ZADD', K('batches'), now + lease_us, nonce)
+  if probing then
+    local wait_us = tonumber(redis.call('HGET', K('cfg'), 'probe_wait_us'))
+    redis.call('HSET', K('gate'), 'probe', taken[1], 'hold_until', now + wait_us, 'hold_kind',
+      'breaker', 'hold_since', now, 'hold_why', 'probing with message ' .. taken[1])
+  end
 end
 write_tally()
 return reply(taken)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from fractions import Fraction
 from itertools import pairwise
 from typing import NamedTuple
 
@@ -68,25 +69,28 @@ def worst_window(times: Sequence[int], rate: float, burst: float) -> Worst:
     """The worst window of **any** length against burst + rate * length, in O(n).
 
     A window worth looking at runs from arrival i to arrival j, so its margin is
-    (j - r*t_j) - (i - r*t_i) + 1 - burst: keep the smallest second bracket seen so far.
+    (j - r*t_j) - (i - r*t_i) + 1 - burst: keep the smallest second bracket seen so far. All in
+    whole numbers: rounding neither hides a breach nor makes one.
     Raises UnsortedTimesError.
     """
     if not times:
         return Worst(-burst, 0.0, 0, 0.0, None)
-    origin, per_ns = times[0], rate / 1e9
-    lowest, lowest_at = 0.0, 0
-    best, best_from, best_to = -math.inf, 0, 0
-    previous = origin
+    # One arrival weighs `unit`, a nanosecond `per_ns`: both brackets times the rate's denominator.
+    per_ns, denominator = rate.as_integer_ratio()
+    unit = denominator * 1_000_000_000
+    origin = previous = times[0]
+    lowest = lowest_at = best_from = best_to = 0
+    best = -1
     for j, t in enumerate(times):
         if t < previous:
             raise UnsortedTimesError(f"times are not sorted: item {j} is before item {j - 1}")
         previous = t
-        level = j - per_ns * (t - origin)
+        level = j * unit - per_ns * (t - origin)
         if level < lowest:
             lowest, lowest_at = level, j
         if level - lowest > best:
             best, best_from, best_to = level - lowest, lowest_at, j
-    margin = best + 1 - burst
+    margin = float(Fraction(best, unit) + 1 - Fraction(burst))
     length_s = (times[best_to] - times[best_from]) / 1e9
     return Worst(margin, max(0.0, margin), best_to - best_from + 1, length_s, times[best_from])
 

@@ -38,6 +38,8 @@ from paceline_workers.transports.watchdog import Watchdog
 REPLY_BYTES = 256 * 1024
 #: A permit older than this at the write is asked for again: the worker may have been frozen.
 STALE_PERMIT_S = 0.1
+#: They speak of what stands behind a URL, not of the request.
+_BAD_STATUSES = frozenset({502, 503, 504})
 
 Gate = Callable[[], float]
 
@@ -51,7 +53,8 @@ class GatedRequest(requests.PreparedRequest):
     ``elapsed_s``; or raises to call the request off (nothing was written then).
     ``before_connect()`` is called where a new connection must be opened first, which may take
     seconds. ``wire_s`` and ``latency_s`` are filled in: when the first byte was written (monotonic
-    seconds; None: never) and the seconds from it to the last byte read.
+    seconds; None: never) and the seconds from it to the last byte read. ``elsewhere`` is set where
+    it failed and the destination has another URL in health: the trouble is one URL's then.
     """
 
     def __init__(
@@ -74,6 +77,7 @@ class GatedRequest(requests.PreparedRequest):
         self.wire_s: float | None = None
         self.latency_s: float | None = None
         self.truncated = False
+        self.elsewhere = False
 
 
 class GatedAdapter(BaseAdapter):
@@ -81,7 +85,8 @@ class GatedAdapter(BaseAdapter):
 
     ``monotonic_s`` measures latency and the total deadline, ``elapsed_s`` (which runs through
     suspends) the age of a permit. Raises TransportError for a request without a reply, NoRoom where
-    no connection may be opened any more, and what the gate raises.
+    no connection may be opened any more, and what the gate raises. ``trace`` is called with each
+    request when its first byte is next.
     """
 
     def __init__(
@@ -92,6 +97,7 @@ class GatedAdapter(BaseAdapter):
         total_timeout_s: float,
         monotonic_s: Callable[[], float],
         elapsed_s: Callable[[], float],
+        trace: Callable[[GatedRequest, Link], None] | None = None,
     ) -> None:
         super().__init__()
         self._pool = pool
@@ -99,6 +105,7 @@ class GatedAdapter(BaseAdapter):
         self._total_timeout_s = total_timeout_s
         self._monotonic_s = monotonic_s
         self._elapsed_s = elapsed_s
+        self._trace = trace
 
     def close(self) -> None:
         """Sessions close their adapters; the pool outlives them."""
@@ -108,14 +115,21 @@ class GatedAdapter(BaseAdapter):
         if not isinstance(request, GatedRequest):
             raise TypeError("only GatedRequest passes here: anything else would evade the gate")
         link = self._ready_link(request)
+        good: bool | None = None
         try:
-            return self._exchange(request, link)
-        except BaseException:
+            response = self._exchange(request, link)
+            good = response.status_code not in _BAD_STATUSES
+            return response
+        except BaseException as error:
             # A reply may still be under way on this connection: it is not for reuse.
             link.broken = True
+            if isinstance(error, TransportError):
+                good = False
             raise
         finally:
-            self._pool.checkin(link)
+            if good is False:
+                request.elsewhere = self._pool.has_other(link)
+            self._pool.checkin(link, good, request.latency_s)
 
     def _ready_link(self, request: GatedRequest) -> Link:
         """An open connection and a permit whose time has come, both fresh."""
@@ -126,9 +140,9 @@ class GatedAdapter(BaseAdapter):
             except BaseException:
                 self._pool.checkin(link)
                 raise
-            # The peer may have closed it during the wait, however short.
-            if not link.is_quiet():
-                link.broken = True
+            # During the wait, however short, the peer may have closed it, or the others have found
+            # that its URL fails.
+            if not link.is_quiet() or link.is_left():
                 self._pool.checkin(link)
                 link = self._pool.checkout(request.before_connect)
             if self._elapsed_s() - due_s <= STALE_PERMIT_S:
@@ -148,6 +162,8 @@ class GatedAdapter(BaseAdapter):
         guarded = self._watchdog.guard(sock, request.wire_s + self._total_timeout_s)
         link.requests += 1
         try:
+            if self._trace is not None:
+                self._trace(request, link)
             raw = _converse(pieces, link)
         except TransportError as error:
             if guarded.fired:

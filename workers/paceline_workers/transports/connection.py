@@ -16,6 +16,7 @@ from dataclasses import dataclass, field
 from urllib.parse import SplitResult, quote, urlsplit
 
 from paceline_workers.outcome import Failure
+from paceline_workers.transports.routes import UrlRoute
 from paceline_workers.transports.tcp_state import ESTABLISHED, tcp_state
 
 Resolver = Callable[[str, int], list[tuple[int, str]]]
@@ -95,7 +96,11 @@ class Wire:
 @dataclass(slots=True)
 class Link:
     """One open connection; ``target`` is the path that requests on it ask for. Times are the
-    pool's monotonic seconds."""
+    pool's monotonic seconds.
+
+    ``route`` is the URL it leads to, None where the destination has no other; ``probe``: the
+    request it is checked out for is a probe of that URL.
+    """
 
     wire: Wire
     target: str
@@ -104,6 +109,12 @@ class Link:
     used_s: float
     requests: int = 0
     broken: bool = field(default=False)
+    route: UrlRoute | None = None
+    probe: bool = False
+
+    def is_left(self) -> bool:
+        """Whether its URL has been left, so that no request but a probe may go there."""
+        return self.route is not None and not self.route.usable and not self.probe
 
     def is_quiet(self) -> bool:
         """Open, and nothing to read: a readable idle connection has been closed by its peer (or

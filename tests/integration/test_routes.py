@@ -1,0 +1,155 @@
+"""Several URLs of one destination, from the outbox to real sinks: shares, one that fails, its way
+back, and one rate over all."""
+
+from __future__ import annotations
+
+import json
+import logging
+from collections import Counter
+from collections.abc import Callable
+from typing import Any
+
+import pytest
+
+from paceline.cli import explain
+from paceline.message import Message
+from paceline.settings import Destination
+from paceline.settings_file import loads
+from paceline.sink.thread import SinkThread
+from paceline.sink.windows import worst_window
+from paceline_workers.transports.routes import LEAVE_AT
+from support.line import NAME, QUICK, Line
+from support.wait import until
+
+RATE, BURST, CONNECTIONS = 300, 60, 8
+
+
+def _to(*urls: str) -> Destination:
+    text = f"""[destinations.{NAME}]
+provider = "http"
+url = {json.dumps(urls)}
+rate = {RATE}
+burst = {BURST}
+connections = {CONNECTIONS}
+lease_s = 2.0
+{QUICK}"""
+    return loads(text).destinations[NAME]
+
+
+def _send(line: Line, count: int, prefix: str = "m") -> list[str]:
+    ids = [f"{prefix}-{n}" for n in range(count)]
+    line.outbox.send_many([Message(destination=NAME, payload=b"{}", id=i) for i in ids])
+    return ids
+
+
+def _route(line: Line, number: int) -> dict[str, Any]:
+    """A URL as the worker's last heartbeat told."""
+    for worker in line.store.census().workers:
+        routes = worker.facts.get("routes")
+        if routes:
+            return dict(routes[number])
+    return {}
+
+
+def _is(line: Line, number: int, *, healthy: bool) -> Callable[[], bool]:
+    return lambda: _route(line, number).get("healthy") is healthy
+
+
+def _check_pace(*sinks: SinkThread) -> None:
+    """The rate is the account's, not each URL's."""
+    times = sorted(arrival.mono_ns for sink in sinks for arrival in sink.arrivals())
+    assert worst_window(times, RATE, BURST).excess == 0
+
+
+def _check_all_sent(line: Line, ids: list[str], *sinks: SinkThread) -> Counter[str | None]:
+    """Nothing is lost, and twice came only what may have been sent. Returns how often each came."""
+    census = line.store.census()
+    assert census.law["sent"] == len(ids), census.law
+    accepted = Counter(a.id for sink in sinks for a in sink.arrivals() if a.accepted)
+    assert set(accepted) == set(ids)
+    ambiguous = sum(n for label, n in census.outcomes.items() if label.startswith("ambiguous"))
+    assert accepted.total() - len(ids) <= ambiguous
+    return accepted
+
+
+def test_the_load_follows_latency(redis_url: str) -> None:
+    with (
+        SinkThread(profile="http", latency="5ms") as fast,
+        SinkThread(profile="http", latency="150ms") as slow,
+        Line(redis_url, _to(slow.url + "/send?key=s3cret", fast.url)) as line,
+    ):
+        ids = _send(line, 500)
+        line.wait_done()
+        _check_all_sent(line, ids, fast, slow)
+        _check_pace(fast, slow)
+        assert len(fast.arrivals()) > 4 * len(slow.arrivals()) > 0
+
+        told = until(lambda: _route(line, 0).get("requests") and _route(line, 0), 5, "it is told")
+        assert told["url"] == slow.url + "/send?key=***"
+        assert 0.14 < told["latency_s"] < 0.4
+        assert told["failures"] == 0
+        words = explain.route_words(line.store.census().workers[0])
+        assert words[0].startswith(f"{told['url']}: used; answers in 1")
+        assert len(words) == 2
+
+
+def test_one_that_goes_down_is_left_and_used_again_when_it_is_back(
+    redis_url: str, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    monkeypatch.setattr("paceline_workers.transports.routes.PROBE_FIRST_S", 0.5)
+    caplog.set_level(logging.INFO, "paceline.worker")
+    with (
+        SinkThread(profile="http", latency="15-25ms") as frail,
+        SinkThread(profile="http", latency="15-25ms") as sound,
+        Line(redis_url, _to(frail.url, sound.url)) as line,
+    ):
+        ids = _send(line, 400)
+        frail.wait_begun(60)
+        frail.down()
+        until(_is(line, 0, healthy=False), 5, "it is left")
+        before = len(sound.arrivals())
+        sound.wait_begun(before + 100)
+        frail.up()
+        # Without requests there are no probes.
+        ids += _send(line, 600, "during")
+        until(_is(line, 0, healthy=True), 4, "a probe found it again")
+        before = len(frail.arrivals())
+        ids += _send(line, 150, "after")
+        line.wait_done()
+        assert len(frail.arrivals()) > before + 40
+        _check_all_sent(line, ids, frail, sound)
+        _check_pace(frail, sound)
+        outcomes = line.store.census().outcomes
+        # What could not be connected went to the other URL, and no attempt of it is on record.
+        assert not [label for label in outcomes if label.startswith("retry")], outcomes
+        failed = sum(n for label, n in outcomes.items() if not label.startswith("sent"))
+        assert failed <= CONNECTIONS, outcomes
+    events = [getattr(record, "event", "") for record in caplog.records]
+    assert [e for e in events if e.startswith("url_")] == ["url_left", "url_back"]
+
+
+def test_one_that_comes_to_answer_502_is_left_and_its_messages_go_elsewhere(redis_url: str) -> None:
+    with (
+        SinkThread(profile="http", latency="5ms") as bad,
+        SinkThread(profile="http", latency="5ms") as good,
+        SinkThread(profile="http", latency="5ms") as other,
+        Line(redis_url, _to(bad.url, good.url, other.url)) as line,
+    ):
+        ids = _send(line, 600)
+        bad.wait_ended(60)
+        bad.set_faults("502")
+        line.wait_done()
+        _check_all_sent(line, ids, bad, good, other)
+        _check_pace(bad, good, other)
+        refused = sum(not arrival.accepted for arrival in bad.arrivals())
+        assert LEAVE_AT <= refused <= LEAVE_AT + CONNECTIONS
+        assert min(len(good.arrivals()), len(other.arrivals())) > 100
+
+
+def test_a_single_url_tells_of_no_routes(redis_url: str) -> None:
+    with SinkThread(profile="http") as sink, Line(redis_url, _to(sink.url)) as line:
+        _send(line, 5)
+        line.wait_done()
+        worker = until(lambda: line.store.census().workers, 5, "a heartbeat came")[0]
+        assert "routes" not in worker.facts
+        assert explain.route_words(worker) == []
