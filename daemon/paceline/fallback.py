@@ -22,9 +22,6 @@ from paceline.rates import observations
 
 __all__ = ["Decision", "Lean", "Look", "Policy", "Watch", "decide", "lean_of", "look_at"]
 
-#: Labels of outcomes that speak of the provider, not of one message.
-_BAD_OUTCOMES = ("ambiguous", "retry", "unavailable")
-
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Policy:
@@ -71,15 +68,10 @@ class Look:
 def look_at(census: Census) -> Look:
     """What a census tells of it."""
     n = census.counters
-    if "good" in n or "bad" in n:
-        good, bad = n.get("good", 0), n.get("bad", 0)
-    else:
-        good = sum(v for label, v in census.outcomes.items() if label.startswith("sent"))
-        bad = sum(v for label, v in census.outcomes.items() if label.startswith(_BAD_OUTCOMES))
     return Look(
         at_s=census.now_us / 1e6,
-        good=good,
-        bad=bad,
+        good=n.get("good", 0),
+        bad=n.get("bad", 0),
         answers=observations(census.histogram, "api"),
         spent_s=census.histogram.get("api:sum", 0.0) / 1e6,
         closed=_closed(census.gate, census.now_us),
@@ -162,7 +154,8 @@ class Watch:
         """What is wrong with it, for people; "" for nothing that moves weight."""
         if "breaker" in self.closed:
             return "its breaker is open"
-        if self.errors >= self.policy.errors:
+        # At a high rate fifty are few.
+        if self.errors >= self.policy.errors and not self.well:
             return f"{self.errors} errors within {self.policy.errors_s:g} s"
         return self._slowness()
 

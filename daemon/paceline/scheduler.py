@@ -64,11 +64,14 @@ class Scheduler:
         """One turn. Raises RedisError."""
         promoted, due_s = self._store.promote(_MOST)
         expired = self._store.expire(_MOST)
-        high, high_why, _ = self._release("high")
+        high, high_why, high_retry_s = self._release("high")
         rest, why, retry_s = self._release("any")
-        if why == "idle":
-            why = high_why
-        waits = {"rate": min(max(retry_s, 0.001), _CLOSED_S), "covered": _COVERED_S}
+        if high_why == why:
+            retry_s = min(retry_s, high_retry_s)
+        elif why == "idle" or (why == "tenant-cap" and high_why != "idle"):
+            why, retry_s = high_why, high_retry_s
+        soon_s = min(max(retry_s, 0.001), _CLOSED_S)
+        waits = {"rate": soon_s, "tenant-cap": soon_s, "covered": _COVERED_S}
         waits |= {"window": _WINDOW_S, "idle": _IDLE_S}
         next_s = waits.get(why, _CLOSED_S)
         if due_s is not None:

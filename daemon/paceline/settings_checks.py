@@ -219,7 +219,7 @@ def _urls(at: str, value: Any, allow_plain: bool, problems: _Problems) -> tuple[
         key = f"{at}.url" if isinstance(value, str) else f"{at}.url[{index}]"
         problem = _url_problem(url, allow_plain)
         if problem is None and url in urls[:index]:
-            problem = ("is there twice", "Remove one: the load is spread evenly")
+            problem = ("is there twice", "Remove one: the load is spread over them")
         if problem is not None:
             problems.append(ConfigProblem(key, *problem))
     return tuple(urls)

@@ -13,7 +13,9 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
+from http.client import HTTPConnection
 from pathlib import Path
 from typing import Any
 from xml.etree import ElementTree
@@ -115,35 +117,15 @@ def _a_provider_that_fails(story: Story) -> None:
     worker = ("paceline", "worker", TLS, "--config", str(run.stack.config))
     run.stack._spawn("worker", *worker)
     run.stack.outbox.send_many([Outbox.message(TLS, {"n": n}, id=f"u-{n}") for n in range(5)])
-    run.play(faults="422:10%,500:20%,reset_after:10%", seed=3)
-    run.stack.send(200, "bad")
+    # What is bad stays under a quarter of the results, and so the pace stays what it is.
+    run.play(faults="422:20%,500:10%,reset_after:5%", seed=3)
+    run.stack.send(150, "bad")
     story.expect(
         "a provider that fails, parks, and shows a certificate near its end",
         "PacelineDeadLetters", "PacelineParked", "PacelineProviderFailing", "PacelineAmbiguous",
         "PacelineCertificateExpiring",
     )  # fmt: skip
     run.play(faults="")
-
-
-def _gates_that_close(story: Story) -> None:
-    run, store = story.run, story.run.stack.store
-    story.not_yet("open", "PacelineHeld", "PacelineClosedLong", "PacelineBreakerOpen")
-    run.play(next={"count": 1, "fault": "429:retry_after=2"})
-    run.stack.send(100, "throttled")
-    until(lambda: store.census().counters.get("throttles", 0), 20, "the provider refused the rate")
-    run.play(next={"count": 1, "fault": "401"})
-    story.expect("credentials refused", "PacelineHeld")
-    store.hold("resume")
-    _plant_an_open_breaker(run.stack)
-    store.hold("pause", for_s=3600, why="a test")
-    story.expect("a forgotten pause, an open breaker", "PacelineClosedLong", "PacelineBreakerOpen")
-    store.hold("resume")
-
-
-def _plant_an_open_breaker(stack: Stack) -> None:
-    """By hand: no process of ours opens it yet."""
-    gate = {"hold_until": -1, "hold_kind": "breaker", "hold_why": "planted", "hold_since": 1}
-    stack.client.hset(f"{{{DESTINATION}}}:gate", mapping=gate)
 
 
 def _a_frozen_worker(story: Story) -> None:
@@ -175,8 +157,49 @@ def _frozen_on_the_wire(stack: Stack) -> subprocess.Popen[bytes] | None:
     return None
 
 
+def _a_provider_that_takes_less(story: Story) -> None:
+    run, store = story.run, story.run.stack.store
+    story.not_yet("it takes the whole rate", "PacelinePaceLow")
+    # Its burst lets the first refusals be few of the requests: it does not fail, it takes less.
+    run.play(limit="16,30", latency="5-20ms")
+    run.stack.send(150, "less")
+    until(lambda: store.census().counters.get("throttles", 0), 20, "the provider refused the rate")
+    story.expect("a provider that takes less than half of the rate", "PacelinePaceLow")
+    run.play(limit=None)
+
+
+def _gates_that_close(story: Story) -> None:
+    run, store = story.run, story.run.stack.store
+    story.not_yet("open", "PacelineHeld", "PacelineClosedLong", "PacelineBreakerOpen")
+    run.play(next={"count": 1, "fault": "401"})
+    run.stack.send(60, "gates")
+    story.expect("credentials refused", "PacelineHeld")
+    with _out_of_reach(run.stack):
+        store.hold("resume")
+        until(lambda: "breaker" in store.census().gate, 20, "the breaker opens")
+        store.hold("pause", for_s=3600, why="a test")
+        story.expect("an outage, a forgotten pause", "PacelineBreakerOpen", "PacelineClosedLong")
+    store.hold("resume")
+
+
+@contextmanager
+def _out_of_reach(stack: Stack) -> Iterator[None]:
+    """The provider refuses connections meanwhile."""
+
+    def tell(down: bool) -> None:
+        control.request("POST", "/_sink/faults", json.dumps({"down": down}))
+        control.getresponse().read()
+
+    # One connection for both words: a second one would be refused.
+    with closing(HTTPConnection(stack.sink_address, timeout=10)) as control:
+        tell(True)
+        yield
+        tell(False)
+
+
 def _a_slow_provider(story: Story) -> None:
     run = story.run
+    run.stack.wait_done(40)
     story.not_yet("a quick provider", "PacelineRateUnderused", "PacelineOutboxNearlyFull")
     run.play(latency="700ms")
     # 4 connections, each for 0.7 s: a seventh of the rate.
@@ -243,8 +266,9 @@ class Replica:
 CHAPTERS = (
     _all_is_well,
     _a_provider_that_fails,
-    _gates_that_close,
     _a_frozen_worker,
+    _a_provider_that_takes_less,
+    _gates_that_close,
     _a_slow_provider,
     _nobody_works,
     _redis_in_trouble,

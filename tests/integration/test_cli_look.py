@@ -16,6 +16,7 @@ from paceline.answers import Settlement
 from paceline.audit import DeepAudit
 from paceline.cli import COMMANDS
 from paceline.outbox import OutboxStore
+from paceline.settings import Tenant
 from support.cli import Cli, Result, open_outbox, put, shelve, take
 
 LAW = {
@@ -99,6 +100,22 @@ def test_status_says_why(cli: Cli, store: OutboxStore) -> None:
     rate = cli("status", "api", "--json").json["destinations"]["api"]
     assert rate["why"]["code"] == "rate"
     assert rate["eta_s"] == pytest.approx(1 / 90)
+
+
+def test_a_tenant_over_its_cap_is_named(cli: Cli, redis_client: redis.Redis) -> None:
+    caps = {"acme": Tenant(rate=0.01, burst=2)}
+    store = open_outbox(redis_client, tenants=caps)
+    put(store, *(f"a-{n}" for n in range(5)), tenant="acme")
+    take(store, 5)
+    put(store, "b")
+    store.reap("run", "daemon-1")
+    store.reap("run", "daemon-1")
+    shown = cli("show", "api", "a-4")
+    assert "tenant acme has used up its own rate, 0.01/s" in shown.out
+    assert "goes with the next batch" in cli("show", "api", "b").out
+    why = cli("status", "api", "--json").json["destinations"]["api"]["why"]
+    assert why["code"] == "tenant-cap"
+    assert "acme" in why["text"]
 
 
 def test_status_where_nothing_is_known(cli: Cli, store: OutboxStore) -> None:

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import json
 import time
+from collections import Counter
 from itertools import pairwise
 from pathlib import Path
 
@@ -126,16 +127,48 @@ def test_silence_is_ambiguous_and_tried_with_the_same_bytes(redis_url: str) -> N
 
 
 def test_an_outage_is_no_attempt_at_the_wire(redis_url: str) -> None:
-    """A connect that fails draws no permit; labels stay few whatever the system says."""
+    """A connect that fails draws no permit; labels stay few whatever the system says. The first two
+    may be the message's own fault; from the third on an outage is suspected, and costs nothing."""
     with SinkThread(profile="http") as sink, Line(redis_url, destination(sink.url)) as line:
         sink.down()
         line.send({})
-        status = line.wait("dead")
-        assert [a["outcome"] for a in status.history] == ["retry"] * 6
+        until(lambda: line.store.census().outcomes.get("retry:refused", 0) == 4, 10, "four tries")
+        status = until(lambda: (s := line.status()).state == "scheduled" and s, 5, "it waits")
+        assert [a["outcome"] for a in status.history] == ["retry"] * 4
+        assert (status.attempts, status.tries) == (0, 2)
         census = line.store.census()
         assert census.counters.get("permits", 0) == 0
-        assert census.outcomes == {"retry:refused": 6}
+        assert census.outcomes == {"retry:refused": 4}
         assert sink.arrivals() == []
+
+
+def test_a_provider_that_is_down_is_probed_and_its_messages_are_spared(redis_url: str) -> None:
+    """Down under load: the breaker opens, one message at a time looks whether it is back."""
+    more = "rate = 100\nconnections = 4\nprobe_after_s = 0.4"
+    with (
+        SinkThread(profile="http", latency="5ms") as sink,
+        Line(redis_url, destination(sink.url, more=more)) as line,
+    ):
+        for n in range(300):
+            line.send({}, id=f"m-{n}")
+        until(lambda: len(sink.arrivals()) > 40, 10, "it sends")
+        sink.set_faults(faults="502:100%")
+        counters = until(
+            lambda: (c := line.store.census().counters).get("breaker_opened") and c, 10, "it opens"
+        )
+        failed = counters["bad"]
+        until(lambda: line.store.census().counters["bad"] >= failed + 3, 10, "it is probed")
+        closed = line.store.census().closed()
+        assert closed is not None
+        assert closed[0] == "breaker"
+        sink.set_faults(faults="")
+        line.wait_done(20)
+        census = line.store.census()
+        assert (census.law["sent"], census.law["dead"]) == (300, 0)
+        assert census.counters["breaker_closed"] >= 1
+        tries = Counter(a.id for a in sink.arrivals() if a.status == 502)
+        # Those of the first moment, which opened it, may have been tried before it was known.
+        assert max(tries.values()) <= 2
 
 
 def test_a_payload_that_cannot_be_rendered(redis_url: str) -> None:

@@ -251,7 +251,7 @@ class Model:
             return 0, "window"
         burst, rate = self.cfg["burst"], self.cfg["rate"]
         level, at = self.gate.get("rel_level", burst), self.gate.get("rel_at", now)
-        level = min(burst, level + max(0, now - at) * rate / 1e6)
+        level = min(burst + largest, level + max(0, now - at) * rate / 1e6)
         self.gate.update(rel_level=level, rel_at=now)
         if lane == "any" and level < min(n, burst):
             return 0, "rate"
@@ -270,7 +270,7 @@ class Model:
         for m in chosen:
             if m.met_outage and self.breaker.suspects(now) and any(self.passes):
                 # Others go first.
-                m.due = now + 5 * SECOND
+                m.due = now + 2 * SECOND
             else:
                 self._to_ready(m, wake=False)
                 count += 1
@@ -385,25 +385,37 @@ class Model:
             if self.breaker.is_open:
                 self.gate.update(
                     probe=taken[0].id,
+                    probe_at=now,
                     hold_until=now + self.cfg["probe_wait_us"],
                     hold_kind="breaker",
                 )
         return "batch", [m.id for m in taken]
 
     def _serve(self, now: int, taken: list[Held], priority: int, upto: int) -> None:
-        """Each tenant in turn, the least served first, an even share of the rest at a time."""
+        """Each tenant in turn, the least served first, an even share of the rest at a time; sent
+        so that one tenant's are spread among the others'."""
         ring = self.passes[priority]
-        while ring and len(taken) < upto:
+        lumps: list[list[Held]] = []
+        room = upto - len(taken)
+        while ring and room > 0:
             tenant = min(ring, key=lambda t: (ring[t], t))
-            share = max(1, (upto - len(taken)) // len(ring))
-            served = self.ready(priority, tenant)[:share]
+            served = self.ready(priority, tenant)[: max(1, room // len(ring))]
             ring[tenant] += len(served)
+            lump: list[Held] = []
             for m in [self.held[i] for i in served]:
                 if self._is_over(m, now):
                     self._finish(m, "expired", now)
                 else:
                     self._leave(m)
-                    taken.append(m)
+                    lump.append(m)
+            lumps.append(lump)
+            room -= len(lump)
+        spread = [
+            ((place + 0.5) / len(lump), number, m)
+            for number, lump in enumerate(lumps)
+            for place, m in enumerate(lump)
+        ]
+        taken += [m for _, _, m in sorted(spread, key=lambda it: it[:2])]
 
     def begin(self, now: int, message_id: str, nonce: str, run: str) -> tuple[Any, ...]:
         """('go', wait_us, attempt), ('wait', us), ('closed', what) or ('gone', what)."""
@@ -521,7 +533,8 @@ class Model:
         m.met_outage = s.health in ("o", "u")
         if m.met_outage and self.breaker.suspects(now):
             # The destination's fault, not the message's.
-            later = max(s.delay_s, self.cfg["retry_first_us"] / 1e6, 10.0)
+            verdict_s = min(10.0, max(1.0, 100 / self.cfg["rate"]))
+            later = max(s.delay_s, self.cfg["retry_first_us"] / 1e6, verdict_s)
             action = "retry" if s.action == "dead" else s.action
             s = msgspec.structs.replace(s, charge=False, action=action, delay_s=later)
         if m.cancel_asked and s.action not in ("dead", "parked"):

@@ -42,6 +42,8 @@ class Breaker:
 
     def judge(self, now: int, cfg: dict[str, Any], s: Any) -> None:
         """One settlement that counted; ``s`` has id, action and health."""
+        if s.health:
+            self.n["good" if s.health == "g" else "bad"] += 1
         if self.is_open:
             if self.gate.get("probe") == s.id:
                 self._probed(now, cfg, s)
@@ -49,6 +51,10 @@ class Breaker:
             self._record(now, s.health)
             if s.health != "g":
                 self._look(now, cfg)
+            elif self.gate.get("suspect", 0) > now:
+                last = self._window()[-10:]
+                if 2 * sum(r.letter != "g" for r in last) < len(last):
+                    del self.gate["suspect"]
 
     def refusals(self) -> int:
         """503s within the last 20 results."""
@@ -146,4 +152,4 @@ class Breaker:
         else:
             if self.gate.get("hold_kind") == "breaker":
                 self.gate["hold_until"] = 0
-            self._hold(now + cfg["probe_us"])
+            self._hold(max(now + SECOND, self.gate.get("probe_at", now) + cfg["probe_us"]))

@@ -65,6 +65,32 @@ def test_why_it_waits(code: str, given: dict[str, Any]) -> None:
     assert found.text
 
 
+@pytest.mark.parametrize(
+    ("ready", "capped", "code"),
+    [
+        (900, 900, "tenant-cap"),
+        (900, 895, "tenant-cap"),  # what they have gained since the last take
+        (900, 450, "rate"),
+        (900, 0, "rate"),
+    ],
+)
+def test_tenants_caps_bind_when_little_else_is_ready(ready: int, capped: int, code: str) -> None:
+    sizes = {"next_due_us": -1, "capped": capped, "capped:acme": capped - 1, "capped:bolt": 1}
+    found = explain.why_waits(census({"accepted": ready, "ready": ready}, sizes=sizes))
+    assert found.code == code
+    assert ("acme, bolt" in found.text) == (code == "tenant-cap")
+
+
+def test_a_cap_is_named_only_where_it_holds_back() -> None:
+    config = {"rate": "90", "tenants": '{"acme": [1, 5, 5], "*": [1, 2.5, 3]}'}
+    found = census(READY, config=config, sizes={"capped": 7, "capped:acme": 3, "capped:any": 4})
+    assert "acme has used up its own rate, 5/s" in (explain.tenant_cap(found, "acme") or "")
+    assert "any has used up its own rate, 2.5/s" in (explain.tenant_cap(found, "any") or "")
+    assert explain.tenant_cap(found, "idle") is None
+    assert explain.tenant_cap(found, None) is None
+    assert explain.tenant_cap(census(READY), "acme") is None
+
+
 def test_when_it_will_be_done() -> None:
     assert explain.eta_s(census()) == 0
     assert explain.eta_s(census(READY)) == pytest.approx(10)

@@ -130,6 +130,13 @@ def test_nothing_moves_to_another_that_is_closed(what: str) -> None:
     assert story.share == 10
 
 
+def test_a_wait_that_a_429_asked_for_does_not_make_it_unwell() -> None:
+    story = Story()
+    story.other.closed = frozenset({"throttled"})
+    story.go_on(1, bad=300)
+    assert story.share == 10
+
+
 def test_nothing_moves_to_another_where_one_in_twenty_fails() -> None:
     story = Story()
     for _ in range(30):
@@ -193,6 +200,15 @@ def test_time_in_which_it_was_closed_is_no_quiet(what: str) -> None:
     story.one.closed = frozenset()
     story.go_on(14)
     assert story.share == before
+
+
+def test_nothing_moves_back_at_the_moment_it_falls_ill_again() -> None:
+    story = Story(lean=Lean(share=50, at_s=START_S - 4000, loud_at_s=START_S - 840))
+    story.go_on(1)
+    assert story.share == 50
+    story.one.happen(good=100, bad=30)
+    story.turn(10)
+    assert story.share == 50
 
 
 def test_one_that_an_operator_paused_is_left_alone() -> None:
@@ -266,9 +282,6 @@ def census(gate: dict[str, str] | None = None, **given: Any) -> Census:
 
 def test_results_that_speak_of_the_provider_are_counted() -> None:
     assert look_at(census(counters={"good": 7, "bad": 3})) == Look(1000.0, 7, 3)
-    outcomes = {"sent:200": 7, "rejected:400": 9, "ambiguous:500": 2, "retry:refused": 1,
-                "unavailable:503": 1, "throttled:429": 5}  # fmt: skip
-    assert look_at(census(outcomes=outcomes)) == Look(1000.0, 7, 4)
     histogram = {
         "api:100000": 3.0,
         "api:inf": 1.0,

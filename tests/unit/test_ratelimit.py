@@ -20,7 +20,7 @@ NAMES = [
 
 
 def parse(headers: dict[str, str], date: str | None = None) -> Advice | None:
-    return parse_rate_limit(CaseInsensitiveDict(headers), NOW, date)
+    return parse_rate_limit(CaseInsensitiveDict(headers), NOW, lambda: date)
 
 
 def legacy(reset: str, remaining: str = "7", limit: str = "100") -> dict[str, str]:

@@ -59,7 +59,8 @@ class Rig:
     ) -> Counter[int]:
         """So many threads, each with one request after another, for so long."""
         shares: Counter[int] = Counter()
-        end_s, flying = self.now + span_s, []
+        flying: list[tuple[float, int, Pick]] = []
+        end_s = self.now + span_s
         while self.now < end_s:
             while len(flying) < threads:
                 pick = self.routes.choose()

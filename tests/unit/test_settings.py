@@ -541,3 +541,57 @@ def test_a_file_that_cannot_be_read_is_a_config_error(tmp_path: Path) -> None:
     (tmp_path / "latin").write_bytes(b"# \xe4")
     with pytest.raises(ConfigError, match="not UTF-8"):
         load(tmp_path / "latin")
+
+
+# --- tenants ---
+
+
+def test_tenants_are_read_with_their_defaults() -> None:
+    it = http("""
+        rate = 90
+        [destinations.api.tenants.acme]
+        weight = 2.5
+        [destinations.api.tenants."*"]
+        rate = 4.2
+        [destinations.api.tenants.bolt]
+        rate = 90
+        burst = 7
+        [destinations.api.tenants.none]
+    """)
+    assert {name: (t.weight, t.rate, t.burst) for name, t in it.tenants.items()} == {
+        "acme": (2.5, 0.0, 1),
+        "*": (1.0, 4.2, 5),
+        "bolt": (1.0, 90.0, 7),
+        "none": (1.0, 0.0, 1),
+    }
+
+
+@pytest.mark.parametrize(
+    ("line", "key"),
+    [
+        *(("weight = 0", "weight"), ("weight = -1", "weight"), ('weight = "2"', "weight")),
+        *(("weight = inf", "weight"), ("weight = nan", "weight"), ("weight = 1e7", "weight")),
+        *(("rate = -1", "rate"), ("rate = 91", "rate"), ("rate = inf", "rate")),
+        *(("burst = 0", "burst"), ("burst = 1.5", "burst"), ("wieght = 2", "wieght")),
+    ],
+)
+@pytest.mark.parametrize("name", ["acme", "*"])
+def test_wrong_terms_of_a_tenant_are_named(name: str, line: str, key: str) -> None:
+    text = f'{HTTP}rate = 90\n[destinations.api.tenants."{name}"]\n{line}\n'
+    assert list(problems(text)) == [f"destinations.api.tenants.{name}.{key}"]
+
+
+@pytest.mark.parametrize("name", ["", "a b", "a:b", "a/b", "**", "a*", "ä", "x" * 65])
+def test_what_no_message_can_name_is_no_tenant(name: str) -> None:
+    text = f'{HTTP}[destinations.api.tenants."{name}"]\nweight = 2\n'
+    assert "letters, digits" in problems(text)[f"destinations.api.tenants.{name}"]
+
+
+def test_tenants_must_be_tables() -> None:
+    assert "destinations.api.tenants" in problems(HTTP + 'tenants = ["acme"]')
+    assert "destinations.api.tenants.acme" in problems(HTTP + "tenants = { acme = 3 }")
+
+
+def test_tenants_are_part_of_what_all_processes_must_agree_on() -> None:
+    one, other = (http(f"[destinations.api.tenants.acme]\nweight = {n}\n").public() for n in (1, 2))
+    assert one != other

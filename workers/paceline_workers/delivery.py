@@ -106,7 +106,7 @@ class Delivery:
         """For how long a RateLimit header says that nothing is left: what is left of the last tenth
         other connections are using already. Where the limit is one request a window, there is never
         anything left: the pace learns that by itself."""
-        advice = parse_rate_limit(reply.headers, self._clock.wall_s(), reply.header("date"))
+        advice = parse_rate_limit(reply.headers, self._clock.wall_s(), lambda: reply.header("date"))
         if advice is None or advice.limit == 1 or advice.reset_s <= 0:
             return None
         under_way = min(_UNDER_WAY, (advice.limit or 0) // 10)
@@ -144,7 +144,12 @@ class Delivery:
         permit: Permit | None,
         request: GatedRequest,
     ) -> Settlement:
-        decision = dispose(outcome, leased.head.tries, self._profile.policy, self._rand())
+        # One URL of several: others take its load, so the destination is not in trouble, nor is it
+        # the message's fault.
+        one_url = outcome.outage and request.elsewhere
+        decision = dispose(
+            outcome, leased.head.tries, self._profile.policy, self._rand(), suspect=one_url
+        )
         delay_s = decision.delay_s
         if decision.action in ("throttled", "quota") and outcome.retry_after_s is None:
             # The provider named no time: the wait doubles with each refusal that the whole
@@ -179,7 +184,7 @@ class Delivery:
             label=label,
             # A connection that failed before the gate drew no permit: nothing was begun.
             begun_us=permit.begun_us if permit and request.wire_s is not None else 0,
-            health=outcome.health,
+            health="" if one_url else outcome.health,
         )
 
     def _unfit(self, leased: Leased, error: PayloadError) -> Settlement:

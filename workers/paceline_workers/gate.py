@@ -91,7 +91,9 @@ class WireGate:
             elif permit.verdict == "gone":
                 raise CalledOff("gone", permit.what)
             elif permit.verdict == "closed":
-                if permit.wait_s is None or permit.wait_s > PATIENCE_S:
+                # A breaker opens for a probe only, and to be one this message must be taken anew.
+                long = permit.wait_s is None or permit.wait_s > PATIENCE_S
+                if long or permit.what == "breaker":
                     raise CalledOff("closed", permit.what, permit.wait_s)
                 self._stopping.wait(permit.wait_s)
             else:

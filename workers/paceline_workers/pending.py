@@ -7,8 +7,10 @@ import threading
 from itertools import count
 
 from paceline.answers import Leased
+from paceline_workers.tenancy import Tenancy
 
 _RANK = {"high": 0, "normal": 1, "bulk": 2}
+_Item = tuple[int, int, Leased]
 
 
 class PendingQueue:
@@ -17,9 +19,11 @@ class PendingQueue:
     Bounded, so that a message is taken late and its priority, pause and cancel act to the last
     moment; high messages pass the bound, for nothing may stand before them.
 
-    Whoever gets a message says ``done`` when it is off the connection. So one connection can be
-    kept for high messages: where all of them wait for slow answers to others, a high one would wait
-    as long (``keep_for_high``).
+    Whoever gets a message says ``done`` when it is off the connection, and ``began`` when it is
+    written. So one connection can be kept for high messages: where all of them wait for slow
+    answers to others, a high one would wait as long (``keep_for_high``). And a tenant whose
+    requests hang can be held to a few connections: its messages are set aside, and others pass
+    them (``watch_tenants``).
     """
 
     def __init__(self, capacity: int) -> None:
@@ -27,11 +31,18 @@ class PendingQueue:
         self._others_out = 0
         self.resize(capacity)
         self._order = count()
-        self._heap: list[tuple[int, int, Leased]] = []
+        self._heap: list[_Item] = []
+        self._tenancy: Tenancy | None = None
+        self._aside: dict[str, list[_Item]] = {}  # a heap for each tenant
+        self._aside_count = 0
         lock = threading.Lock()
         self._room = threading.Condition(lock)
         self._some = threading.Condition(lock)
         self._closed = False
+
+    def watch_tenants(self, tenancy: Tenancy) -> None:
+        """From now on asks it whose messages may go. Before the first message."""
+        self._tenancy = tenancy
 
     def resize(self, capacity: int) -> None:
         """Another bound, as the rate changes. What is in it stays."""
@@ -46,25 +57,43 @@ class PendingQueue:
             self._most_others = most_others
             self._some.notify_all()
 
+    def began(self, leased: Leased) -> None:
+        """A message got from here is written now."""
+        if self._tenancy is not None and self._tenancy.shared:
+            with self._some:
+                self._tenancy.began(leased.head.tenant, id(leased))
+
     def done(self, leased: Leased) -> None:
         """A message got from here is off its connection."""
-        if leased.head.priority == "high":
+        is_high = leased.head.priority == "high"
+        shared = self._tenancy is not None and self._tenancy.shared
+        if is_high and not shared:
             return
         with self._some:
-            self._others_out -= 1
-            if self._most_others is not None:
+            if not is_high:
+                self._others_out -= 1
+            if shared and self._tenancy is not None:
+                self._tenancy.done(leased.head.tenant, id(leased))
+            if self._aside:
+                self._some.notify_all()
+            elif self._most_others is not None:
                 self._some.notify()
 
     def __len__(self) -> int:
-        return len(self._heap)
+        return len(self._heap) + self._aside_count
 
     @property
     def capacity(self) -> int:
         """How many wait at most, high ones apart."""
         return self._capacity
 
+    @property
+    def shared(self) -> bool:
+        """Whether tenants share it."""
+        return self._tenancy is not None and self._tenancy.shared
+
     def holds_high(self) -> bool:
-        """Whether a high message waits."""
+        """Whether a high message waits for a connection; not so one that was set aside."""
         with self._room:
             return bool(self._heap) and self._heap[0][0] == 0
 
@@ -73,11 +102,13 @@ class PendingQueue:
         rank = _RANK[leased.head.priority]
         with self._room:
             if rank and not self._room.wait_for(
-                lambda: self._closed or len(self._heap) < self._capacity, timeout_s
+                lambda: self._closed or len(self) < self._capacity, timeout_s
             ):
                 return False
             if self._closed:
                 return False
+            if self._tenancy is not None and (leased.head.tenant or self._tenancy.shared):
+                self._tenancy.seen(leased.head.tenant)
             heapq.heappush(self._heap, (rank, next(self._order), leased))
             self._some.notify()
             return True
@@ -95,6 +126,8 @@ class PendingQueue:
             return self._pop()
 
     def _may_pop(self) -> bool:
+        if self._tenancy is not None and self._tenancy.shared:
+            self._sort_out(self._tenancy)
         if not self._heap:
             return False
         kept = self._most_others is not None and self._others_out >= self._most_others
@@ -106,15 +139,78 @@ class PendingQueue:
         rank, _, leased = heapq.heappop(self._heap)
         if rank:
             self._others_out += 1
-        if len(self._heap) <= self._low:
+        if self._tenancy is not None and self._tenancy.shared:
+            self._tenancy.took(leased.head.tenant)
+        if len(self) <= self._low:
             self._room.notify()
         return leased
+
+    # -- tenants --------------------------------------------------------------------------------
+
+    def _sort_out(self, tenancy: Tenancy) -> None:
+        """Leaves at the head a message that may go: others are set aside, by tenant, and the first
+        of each that may go by now comes back."""
+        for tenant in [tenant for tenant in self._aside if tenancy.may(tenant)]:
+            heapq.heappush(self._heap, self._from_aside(tenant))
+        while self._heap and not tenancy.may(self._heap[0][2].head.tenant):
+            item = heapq.heappop(self._heap)
+            heapq.heappush(self._aside.setdefault(item[2].head.tenant, []), item)
+            self._aside_count += 1
+
+    def _from_aside(self, tenant: str, place: int = 0) -> _Item:
+        waiting = self._aside[tenant]
+        # The last of a heap can go without disturbing it.
+        item = waiting.pop() if place else heapq.heappop(waiting)
+        self._aside_count -= 1
+        if not waiting:
+            del self._aside[tenant]
+        return item
+
+    def has_enough_of(self, leased: Leased) -> bool:
+        """Whether half of the queue is set aside, and this message's tenant hangs."""
+        with self._some:
+            return (
+                self._tenancy is not None
+                and self._aside_count >= max(1, self._capacity // 2)
+                and self._tenancy.is_slow(leased.head.tenant)
+            )
+
+    def surplus(self) -> int:
+        """How many messages of tenants that hang are set aside over half of the queue."""
+        with self._some:
+            over = self._aside_count - max(1, self._capacity // 2)
+            if over <= 0 or self._tenancy is None:
+                return 0
+            slow = [self._aside[t] for t in self._aside if self._tenancy.is_slow(t)]
+            return min(over, sum(len(waiting) for waiting in slow))
+
+    def take_out(self, most: int) -> list[Leased]:
+        """Up to so many of those that are set aside because their tenants hang, taken out."""
+        out: list[Leased] = []
+        with self._some:
+            slow = [] if self._tenancy is None else self._tenancy.slow()
+            for tenant in slow:
+                while tenant in self._aside and len(out) < most:
+                    out.append(self._from_aside(tenant, -1)[2])
+            self._room.notify_all()
+        return out
+
+    def slow_tenants(self) -> list[str]:
+        """Those whose requests hang."""
+        with self._some:
+            shared = self._tenancy is not None and self._tenancy.shared
+            return self._tenancy.slow() if shared and self._tenancy is not None else []
+
+    # -- the end --------------------------------------------------------------------------------
 
     def drain(self) -> list[Leased]:
         """All that is pending, taken out."""
         with self._room:
             taken = [leased for _, _, leased in self._heap]
+            taken += [leased for waiting in self._aside.values() for _, _, leased in waiting]
             self._heap.clear()
+            self._aside.clear()
+            self._aside_count = 0
             self._room.notify_all()
             return taken
 

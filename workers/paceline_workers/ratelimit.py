@@ -19,7 +19,7 @@ All of it is advice from outside: what cannot be read is left unread, and nothin
 from __future__ import annotations
 
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
 
 from paceline_workers.outcome import http_date
@@ -59,13 +59,14 @@ class Advice:
 
 
 def parse_rate_limit(
-    headers: Mapping[str, str], now: float, date_header: str | None
+    headers: Mapping[str, str], now: float, date_header: Callable[[], str | None]
 ) -> Advice | None:
     """The most restrictive limit that the headers name; None where none can be read.
 
     headers      of a whole reply, names in any case
     now          unix seconds: what a reset given as a time is compared with where the reply's own
-                 `Date` (`date_header`) cannot be read, for the peer's clock may differ from ours
+                 `Date` (`date_header()`, asked only then) cannot be read, for the peer's clock
+                 may differ from ours
     """
     found: dict[str, str] = {}
     for name in headers:
@@ -109,7 +110,7 @@ def _restriction(advice: Advice) -> tuple[float, float]:
 
 
 def _from_three(
-    found: Mapping[str, str], prefix: str, now: float, date_header: str | None
+    found: Mapping[str, str], prefix: str, now: float, date_header: Callable[[], str | None]
 ) -> Advice | None:
     reset = found.get(f"{prefix}reset")
     if reset is None:
@@ -128,7 +129,7 @@ def _advice(limit: str | None, remaining: str | None, reset_s: float | None) -> 
     return Advice(None if most is None else int(most), int(left), min(RESET_CAP_S, reset_s))
 
 
-def _reset_s(text: str, now: float, date_header: str | None) -> float | None:
+def _reset_s(text: str, now: float, date_header: Callable[[], str | None]) -> float | None:
     """Seconds until the reset, told apart by magnitude; a time that has passed is 0."""
     value = _number(text)
     if value is None:
@@ -141,7 +142,8 @@ def _reset_s(text: str, now: float, date_header: str | None) -> float | None:
         until = value / 1000 if value < _EPOCH_MS_UPTO else None
     if until is None:
         return None
-    said = http_date(date_header.strip(), now) if date_header else None
+    date = date_header()
+    said = http_date(date.strip(), now) if date else None
     return max(0.0, until - (now if said is None else said))
 
 

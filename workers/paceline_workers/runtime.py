@@ -53,7 +53,7 @@ from paceline_workers.transports.watchdog import Watchdog
 from paceline_workers.worker import PacelineWorker
 
 #: How often high messages are looked for while a batch is being handed to the sender.
-HIGH_EVERY_S = 0.1
+HIGH_EVERY_S = 0.04
 _TAKE_AGAIN_S = 0.2
 #: It becomes part of Redis keys and of the names in CLIENT LIST, which take no blanks.
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")

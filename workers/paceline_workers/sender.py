@@ -25,7 +25,7 @@ from paceline_workers.settler import Settler
 from paceline_workers.transports.pool import ConnectionPool, NoRoom
 
 _POLL_S = 0.25
-_ROOM_POLL_S = 0.1
+_ROOM_POLL_S = 0.04
 #: After a close of unknown length the destination is looked at again so often.
 _LOOK_AGAIN_S = 1.0
 #: One connection is kept for high messages for so long after the last one, where there are so many.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import dataclass
 from typing import Any
 
@@ -165,8 +166,11 @@ def why_waits(census: Census) -> Why:
     if not census.law["ready"] and not census.law["leased"]:
         due_s = max(0, census.sizes.get("next_due_us", 0)) / 1e6
         return Why("scheduled", f"all of it is for later; the next is due in {in_words(due_s)}")
-    if census.law["ready"] and census.sizes.get("capped", 0) >= census.law["ready"]:
-        return Why("tenant-cap", "all that is ready is of tenants that have used up their own rate")
+    if all_capped(census):
+        return Why(
+            "tenant-cap",
+            f"all that is ready is of tenants that have used up their own rate: {_capped(census)}",
+        )
     able = capacity(census)
     if able is not None and able < rate(census):
         fewer = census.usable_connections < int(census.config.get("connections", 0))
@@ -180,6 +184,29 @@ def why_waits(census: Census) -> Why:
         cap = float(census.config["bytes_per_s"]) / 1e6
         return Why("bytes", f"the cap of {cap:.4g} MB/s")
     return Why(*rate_origin(census))
+
+
+def all_capped(census: Census) -> bool:
+    """Whether what is ready waits for its tenants' own caps: but for what a moment of the rate
+    carries away, for a tenant may always have gained a message or two since the last take."""
+    capped = census.sizes.get("capped", 0)
+    return capped > 0 and census.law["ready"] - capped <= max(1.0, 0.25 * rate(census))
+
+
+def _capped(census: Census) -> str:
+    """The tenants whose caps hold most back, as many as fit a line."""
+    held = {name.partition(":")[2]: n for name, n in census.sizes.items() if name[:7] == "capped:"}
+    most = sorted(held, key=lambda tenant: (-held[tenant], tenant))
+    return ", ".join(most[:3]) + (f" and {len(most) - 3} more" if len(most) > 3 else "")
+
+
+def tenant_cap(census: Census, tenant: str | None) -> str | None:
+    """In words, the cap of a tenant's own that holds its messages back now; None where none does."""
+    terms = json.loads(census.config.get("tenants") or "{}")
+    if not tenant or not census.sizes.get(f"capped:{tenant}"):
+        return None
+    _, cap, _ = terms.get(tenant) or terms.get("*") or (1, 0, 0)
+    return f"tenant {tenant} has used up its own rate, {cap:g}/s; that binds"
 
 
 def capacity(census: Census) -> float | None:

@@ -241,7 +241,11 @@ def _why_message(found: Status, census: Census) -> str:
     if found.state == "scheduled":
         left = in_words(max(0.0, (found.due or 0) - census.now_us / 1e6))
         return f"to be tried in {left}" + (f", after: {last}" if last else "")
+    if cap := explain.tenant_cap(census, found.tenant):
+        return cap
     why = explain.why_waits(census)
+    if why.code == "tenant-cap":
+        return "it goes with the next batch: only other tenants' own rates hold anything back"
     if why.code not in ("rate", "connections"):
         return why.text
     ahead = ("high", "normal", "bulk")

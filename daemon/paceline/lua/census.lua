@@ -17,7 +17,7 @@ local function put(name, value)
   sizes[#sizes + 1] = name
   sizes[#sizes + 1] = value
 end
-local names, ready, oldest, capped = {'high', 'normal', 'bulk'}, 0, nil, 0
+local names, ready, oldest, capped, left = {'high', 'normal', 'bulk'}, 0, nil, {}, {}
 --@tenants
 for prio = 0, 2 do
   local here = 0
@@ -25,8 +25,11 @@ for prio = 0, 2 do
     local place = K('r:' .. prio .. ':' .. tenant)
     local count = redis.call('ZCARD', place)
     here = here + count
-    local may = caps and allowance(tenant)
-    if may then capped = capped + math.max(0, count - may) end
+    local may = caps and (left[tenant] or allowance(tenant))
+    if may then
+      capped[tenant] = (capped[tenant] or 0) + math.max(0, count - may)
+      left[tenant] = math.max(0, may - count)
+    end
     local first = redis.call('ZRANGE', place, 0, 0)[1]
     local m = first and read(first)
     if m and (not oldest or m.at < oldest) then oldest = m.at end
@@ -39,7 +42,16 @@ local leased = 0
 local nonces = redis.call('ZRANGE', K('batches'), 0, -1)
 for _, nonce in ipairs(nonces) do leased = leased + redis.call('SCARD', K('b:' .. nonce)) end
 put('leased', leased)
-put('capped', capped)
+-- What caps hold back: all of it, and by tenant for as many as anybody would read.
+local held_back, named = 0, 0
+for tenant, count in pairs(capped) do
+  held_back = held_back + count
+  if count > 0 and named < 100 then
+    named = named + 1
+    put('capped:' .. tenant, count)
+  end
+end
+put('capped', held_back)
 put('batches', #nonces)
 put('invitations', redis.call('ZCARD', K('inv')))
 put('oldest_us', oldest and math.max(0, now - oldest) or 0)

@@ -11,8 +11,8 @@
 --                           pace_slow (1 after an outage), pace_why
 --   refused, accepted       when the last refusal came, and how many were accepted since
 --   conc                    connections in use by feedback, absent when all are
---   breaker, probe          open since (us); the one message that may pass it
---   suspect                 until then an outage is suspected
+--   breaker, probe          open since (us); the one message that may pass it, taken at probe_at
+--   suspect                 until then an outage is suspected; pace_well: the pace before it
 --   lat, lat_usual, lat_n   response time: of the last 20 or so, the usual one, how many were seen
 --   adv_*                   RateLimit headers: see advised()
 local WINDOW_US, STEP_US, MARK = 10000000, 200000, '||'
@@ -26,7 +26,7 @@ local FEEDBACK = 0.25
 local FIELDS = {'res', 'res_at', 'throttles', 'throttle_at', 'rate_set', 'pace', 'pace_top',
   'pace_from', 'pace_age', 'pace_seen', 'pace_cut', 'pace_slow', 'refused', 'accepted', 'busy',
   'conc', 'breaker', 'probe', 'suspect', 'lat', 'lat_usual', 'lat_n', 'adv_end', 'adv_ok',
-  'adv_lies', 'adv_off', 'hold_until', 'hold_kind', 'level', 'at', 'k', 'fill_from', 'good_at',
+  'probe_at', 'pace_well', 'adv_lies', 'adv_off', 'hold_until', 'hold_kind', 'level', 'at', 'k', 'fill_from', 'good_at',
   'breaker_why'}
 local TEXT = {res = true, probe = true, hold_kind = true, breaker_why = true}
 local G, changed, gone = nil, {}, {}
@@ -261,8 +261,9 @@ end
 
 local function close_breaker()
   local g = health()
-  local top = g.pace or ceiling()
+  local top = math.min(g.pace_well or pace(), ceiling())
   note('breaker', nil)
+  note('pace_well', nil)
   note('breaker_why', nil)
   note('probe', nil)
   note('suspect', nil)
@@ -281,7 +282,10 @@ end
 -- A bad result: is it an outage? Sets suspect, opens the breaker. `why` is the last one's words.
 local function suspect_outage(why)
   local seen = look_back()
-  if seen.last >= 3 and 2 * seen.last_bad >= seen.last then note('suspect', now + WINDOW_US) end
+  if seen.last >= 3 and 2 * seen.last_bad >= seen.last then
+    if adaptive and (health().suspect or 0) <= now then note('pace_well', pace()) end
+    note('suspect', now + WINDOW_US)
+  end
   local enough = math.max(3, math.min(10, cfg.connections))
   local all = (seen.run >= RUN and seen.run_us >= 1000000) or (seen.run >= SLOW_RUN and seen.gaps)
   if all or (seen.n >= enough and seen.bad >= 0.7 * seen.n) then
@@ -290,6 +294,16 @@ local function suspect_outage(why)
   elseif seen.n >= 8 and 4 * seen.bad > seen.n then
     lower(0.7, 'more than one result in four is bad, the last: ' .. why, 2000000)
   end
+end
+
+local function clear_suspicion()
+  local seen = look_back()
+  if 2 * seen.last_bad < seen.last then note('suspect', nil) end
+end
+
+-- How long it may take until an outage is known for one: a message that has met it comes later.
+local function verdict_us()
+  return math.min(WINDOW_US, math.max(1000000, RESULTS * 1000000 / cfg.rate))
 end
 
 local function is_suspected()
@@ -308,7 +322,9 @@ local function probed(letter, action)
     if health().hold_kind == 'breaker' then note('hold_until', now) end
   else
     if health().hold_kind == 'breaker' then note('hold_until', 0) end
-    hold('breaker', now + cfg.probe_us, health().breaker_why or 'the probe failed')
+    -- Counted from its beginning: one that was not answered has waited already.
+    local again = math.max(now + 1000000, (health().probe_at or now) + cfg.probe_us)
+    hold('breaker', again, health().breaker_why or 'the probe failed')
   end
 end
 
@@ -349,6 +365,7 @@ end
 -- letter '' (it tells nothing), g, u, o, b; us: the response time or nil
 local function judge(id, letter, action, begun, us, why)
   local g = health()
+  if letter ~= '' then bump(letter == 'g' and 'good' or 'bad') end
   if g.breaker then
     if g.probe == id then probed(letter, action) end
     return
@@ -360,6 +377,7 @@ local function judge(id, letter, action, begun, us, why)
     feedback(true)
     if adaptive and us then answered(us) end
     if adaptive and g.pace then grow() end
+    if (g.suspect or 0) > now then clear_suspicion() end
   else
     if letter ~= 'b' then feedback(false) end
     suspect_outage(why)

@@ -18,7 +18,7 @@
 --         32  d   accepted at, us      40 d expires at, us (0 never)     48 d due at, us
 --         56  B B H  lengths of tenant, campaign, and a reserved part
 -- What stays after the end is a record in the same key, with an expiry:
---   'p', state (S sent, C cancelled, X expired, T dropped), nonce c16, time d, SHA-1 of the
+--   'p', state (S sent, C cancelled, X expired, T dropped, M moved), nonce c16, time d, SHA-1 of the
 --   payload c20, provider's id.
 local HEADER, HEADER_LEN, RECORD_HEAD = '>c1c1HHc16c1c1ddddBBH', 60, 46
 local NO_NONCE = '----------------'

@@ -7,7 +7,7 @@
 -- ARGV  now_us or '', at most how many
 -- Returns {promoted, us until the next is due (-1: none is scheduled)}
 T = KEYS[1]
-local AGAIN_US = 5000000
+local AGAIN_US = 2000000
 local now, count = clock(ARGV[1]), 0
 local gate = redis.call('HMGET', K('gate'), 'breaker', 'suspect')
 local outage = gate[1] or tonumber(gate[2] or 0) > now

@@ -7,7 +7,9 @@
 -- KEYS  {destination}
 -- ARGV  now_us or '', lane (high|any), invitation id, largest batch, invitation lease us
 -- Returns {n, why, retry_us}: n messages invited; 0 with why: idle, covered (all that waits is
---         invited), paused/held/..., no-worker, tenant-cap, window (enough is out already), rate (the bucket of releases; retry_us says when).
+--         invited), paused/held/..., no-worker, tenant-cap (all that waits is over its tenant's own
+--         rate; retry_us says when not), window (enough is out already), rate (the bucket of
+--         releases; retry_us says when).
 T = KEYS[1]
 local now, lane, invitation = clock(ARGV[1]), ARGV[2], ARGV[3]
 local largest, lease_us = tonumber(ARGV[4]), tonumber(ARGV[5])
@@ -24,15 +26,21 @@ end
 if redis.call('ZSCORE', K('inv'), invitation) then return {0, 'repeated', 0} end
 
 --@tenants
+-- What may be taken of those that wait: `left` of a capped tenant, whatever its priorities.
 local capped_us
+local left = {}
 local function waiting(prio)
   local total = 0
   for _, tenant in ipairs(redis.call('ZRANGE', K('t:' .. prio), 0, -1)) do
     local here = redis.call('ZCARD', K('r:' .. prio .. ':' .. tenant))
-    local may, more_us = nil, nil
-    if caps then may, more_us = allowance(tenant) end
-    if may and may < here then
-      here, capped_us = may, math.min(capped_us or more_us, more_us)
+    if caps then
+      local may, more_us, _, ahead = allowance(tenant)
+      if ahead then heed_clock(tenant) end
+      if may then
+        may = left[tenant] or may
+        if may < here then here, capped_us = may, math.min(capped_us or more_us, more_us) end
+        left[tenant] = may - here
+      end
     end
     total = total + here
   end
@@ -84,7 +92,8 @@ if ahead < n then return {0, 'window', 0} end
 -- the provider sees is decided by begin. High invitations draw on it but never wait for it. A batch
 -- larger than the burst waits for a full bucket and leaves it owing.
 local level, at = tonumber(g[1] or burst), tonumber(g[2] or now)
-level = math.min(burst, level + math.max(0, now - at) * rate / 1000000)
+-- One batch above the burst: else what comes in while a full bucket waits for the next turn is lost.
+level = math.min(burst + largest, level + math.max(0, now - at) * rate / 1000000)
 local need = math.min(n, burst)
 if lane ~= 'high' and level < need then
   redis.call('HSET', K('gate'), 'rel_level', level, 'rel_at', now)

@@ -143,7 +143,7 @@ local function settle_other(item, m)
   if outage and is_suspected() then
     item.charge = 0
     if action == 'dead' then action = 'retry' end
-    item.delay_us = math.max(item.delay_us, cfg.retry_first, WINDOW_US)
+    item.delay_us = math.max(item.delay_us, cfg.retry_first, verdict_us())
   end
   if m.flag == 'c' and action ~= 'dead' and action ~= 'parked' then
     finish(m, 'C', now, m.nonce)

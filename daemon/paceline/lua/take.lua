@@ -52,7 +52,7 @@ if not live_until or tonumber(live_until) <= now then return {'not-live'} end
 
 local cfg = redis.call('HMGET', K('cfg'), 'max_age_us', 'lease_us')
 local max_age_us, lease_us = tonumber(cfg[1]), tonumber(cfg[2])
-local taken = {}
+local taken, lumps = {}, {}
 
 local function keep(id)
   local m = read(id)
@@ -69,41 +69,114 @@ end
 
 --@tenants
 
--- The tenant that was served least of those that may be served, and its part of all weights.
-local function next_tenant(ring)
-  if not next(tenants) then
-    local first = redis.call('ZRANGE', ring, 0, 0)[1]
-    return first, 1 / math.max(1, redis.call('ZCARD', ring)), 1
+-- Takes up to `share` of one tenant's. Returns how many left their place, and whether it has more.
+local function serve(prio, ring, tenant, weight, share)
+  local place, before = K('r:' .. prio .. ':' .. tenant), #taken
+  local got = redis.call('ZPOPMIN', place, share)
+  for i = 1, #got, 2 do keep(got[i]) end
+  lumps[#lumps + 1] = {from = before + 1, upto = #taken}
+  if caps and #taken > before then spend(tenant, #taken - before) end
+  local more = redis.call('EXISTS', place) == 1
+  if more then
+    redis.call('ZINCRBY', ring, #got / 2 / weight, tenant)
+  else
+    redis.call('ZREM', ring, tenant)
   end
-  local total, chosen, most = 0, nil, nil
-  for _, tenant in ipairs(redis.call('ZRANGE', ring, 0, -1)) do
-    local may = caps and allowance(tenant)
-    if may ~= 0 then
-      total = total + terms(tenant)[1]
-      if not chosen then chosen, most = tenant, may end
+  return #got / 2, more
+end
+
+-- The ring as a list by turn, the weights in it, and apart who may have nothing now.
+local function line_up(ring)
+  local line, total, barred = {}, 0, {}
+  local all = redis.call('ZRANGE', ring, 0, -1, 'WITHSCORES')
+  for i = 1, #all, 2 do
+    local it = {tenant = all[i], turn = tonumber(all[i + 1]), weight = terms(all[i])[1]}
+    if caps then it.may = allowance(it.tenant) end
+    if it.may == 0 then
+      barred[#barred + 1] = it
+    else
+      line[#line + 1] = it
+      total = total + it.weight
     end
   end
-  if not chosen then return nil end
-  return chosen, terms(chosen)[1] / total, terms(chosen)[1], most
+  return line, total, barred
+end
+
+-- `line` as a heap by turn, its first having changed.
+local function sink(line)
+  local i = 1
+  while true do
+    local least = i
+    for child = 2 * i, 2 * i + 1 do
+      if line[child] and line[child].turn < line[least].turn then least = child end
+    end
+    if least == i then return end
+    line[i], line[least] = line[least], line[i]
+    i = least
+  end
+end
+
+-- Each in turn, by what it was served over its weight, and as many at a time as its weight is a
+-- part of all. Who is at its cap is owed nothing for that, and goes on with the turn of the first
+-- that is not: else whoever joins "at the lowest turn" would join where the capped one was left
+-- behind, and keep all others waiting.
+local function pop_by_terms(prio, ring, upto)
+  if #taken >= upto then return end
+  local line, total, barred = line_up(ring)
+  while #taken < upto and line[1] do
+    local first, before = line[1], #taken
+    local share = math.max(1, math.floor((upto - #taken) * first.weight / total))
+    if first.may then share = math.min(share, first.may) end
+    local got, more = serve(prio, ring, first.tenant, first.weight, share)
+    first.turn = first.turn + got / first.weight
+    if first.may then first.may = first.may - (#taken - before) end
+    if not more or first.may == 0 then
+      if more then barred[#barred + 1] = first end
+      total = total - first.weight
+      line[1] = line[#line]
+      line[#line] = nil
+    end
+    if line[1] then sink(line) end
+  end
+  for _, it in ipairs(barred) do
+    if line[1] and it.turn < line[1].turn then
+      redis.call('ZADD', ring, 'XX', 'GT', line[1].turn, it.tenant)
+    end
+  end
+end
+
+local function pop_in_lumps(prio, upto)
+  local ring = K('t:' .. prio)
+  if next(tenants) then return pop_by_terms(prio, ring, upto) end
+  while #taken < upto do
+    local first = redis.call('ZRANGE', ring, 0, 0)[1]
+    if not first then return end
+    serve(prio, ring, first, 1, math.max(1, math.floor((upto - #taken) / redis.call('ZCARD', ring))))
+  end
+end
+
+-- They are sent in the order of this list: not all of one tenant's before the first of the next.
+local function interleave(from)
+  if #lumps < 2 then return end
+  local order = {}
+  for number, lump in ipairs(lumps) do
+    for place = lump.from, lump.upto do
+      local part = (place - lump.from + 0.5) / (lump.upto - lump.from + 1)
+      order[#order + 1] = {id = taken[place], part = part, number = number}
+    end
+  end
+  table.sort(order, function(a, b)
+    if a.part ~= b.part then return a.part < b.part end
+    return a.number < b.number
+  end)
+  for place, it in ipairs(order) do taken[from + place - 1] = it.id end
 end
 
 local function pop(prio, upto)
-  local ring = K('t:' .. prio)
-  while #taken < upto do
-    local first, part, weight, most = next_tenant(ring)
-    if not first then return end
-    local share = math.max(1, math.floor((upto - #taken) * part))
-    if most then share = math.min(share, most) end
-    local place = K('r:' .. prio .. ':' .. first)
-    local got = redis.call('ZPOPMIN', place, share)
-    for i = 1, #got, 2 do keep(got[i]) end
-    if redis.call('EXISTS', place) == 0 then
-      redis.call('ZREM', ring, first)
-    else
-      redis.call('ZINCRBY', ring, #got / 2 / weight, first)
-    end
-    if caps then spend(first, #got / 2) end
-  end
+  local from = #taken + 1
+  lumps = {}
+  pop_in_lumps(prio, upto)
+  interleave(from)
 end
 
 if lane == 'high' then
@@ -121,7 +194,9 @@ else
   local before = #taken
   pop(2, n)
   if bulk_waits then
-    owed = redis.call('EXISTS', K('t:2')) == 1 and math.max(0, owed - 10 * (#taken - before)) or 0
+    -- What is held back by its own cap is owed nothing.
+    local got = #taken - before
+    owed = got >= floor and redis.call('EXISTS', K('t:2')) == 1 and math.max(0, owed - 10 * got) or 0
     redis.call('HSET', K('gate'), 'bulk_owed', owed)
   end
   pop(0, n)
@@ -134,7 +209,7 @@ if #taken > 0 then
   redis.call('ZADD', K('batches'), now + lease_us, nonce)
   if probing then
     local wait_us = tonumber(redis.call('HGET', K('cfg'), 'probe_wait_us'))
-    redis.call('HSET', K('gate'), 'probe', taken[1], 'hold_until', now + wait_us, 'hold_kind',
+    redis.call('HSET', K('gate'), 'probe', taken[1], 'probe_at', now, 'hold_until', now + wait_us, 'hold_kind',
       'breaker', 'hold_since', now, 'hold_why', 'probing with message ' .. taken[1])
   end
 end

@@ -12,19 +12,34 @@ local function terms(tenant)
   return tenants[tenant] or tenant ~= '' and tenants['*'] or {1, 0, 0}
 end
 
--- How many a tenant may take now, and in how many us one more; nil where it has no cap.
+-- How many a tenant may take now, in how many us it is worth asking for more (a tenth of a second's
+-- worth: an invitation for each single message would cost more than the message), and its level;
+-- nil where it has no cap. The fourth: its clock is ahead of ours (heed_clock).
 local function allowance(tenant)
   local t = terms(tenant)
   if t[2] <= 0 then return nil end
   local b = redis.call('HMGET', K('tb'), tenant .. ':l', tenant .. ':a')
-  local level = tonumber(b[1] or t[3])
-  level = math.min(t[3], level + math.max(0, now - tonumber(b[2] or now)) * t[2] / 1000000)
-  return math.max(0, math.floor(level)), math.max(0, math.ceil((1 - level) * 1000000 / t[2])), level
+  local level, at = tonumber(b[1] or t[3]), tonumber(b[2] or now)
+  level = math.min(t[3], level + math.max(0, now - at) * t[2] / 1000000)
+  local lot = math.max(1, math.min(t[3], t[2] / 10))
+  return math.max(0, math.floor(level)), math.max(0, math.ceil((lot - level) * 1000000 / t[2])),
+    level, at > now
+end
+
+-- After a clock that stepped back, a tenant would gain nothing for the length of the step.
+local function heed_clock(tenant)
+  redis.call('HSET', K('tb'), tenant .. ':a', now)
 end
 
 local function spend(tenant, count)
   local _, _, level = allowance(tenant)
-  if level then
-    redis.call('HSET', K('tb'), tenant .. ':l', level - count, tenant .. ':a', now)
+  if not level then return end
+  redis.call('HSET', K('tb'), tenant .. ':l', level - count, tenant .. ':a', now)
+  -- A bucket that is full again is as good as none. One at random is looked at each time, so that
+  -- those of tenants seen once do not stay for ever.
+  local other = string.sub(redis.call('HRANDFIELD', K('tb')), 1, -3)
+  local _, _, its_level = allowance(other)
+  if not its_level or its_level >= terms(other)[3] then
+    redis.call('HDEL', K('tb'), other .. ':l', other .. ':a')
   end
 end

@@ -146,8 +146,6 @@ class ConnectionPool:
                 pick = pick if link is None else Pick(instead)
         if link is None:
             self._take_room()
-        else:
-            link.probe = pick.why is Why.PROBE
         routes.took(pick)
         return link or pick
 

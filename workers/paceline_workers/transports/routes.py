@@ -219,7 +219,6 @@ class Routes:
         route.healthy = True
         # One good answer is half the proof: if it fails again, it is left the sooner.
         route.excess = LEAVE_AT // 2
-        route.latency_s = None  # from another time
         self._reckon_usable()
 
     def _measure(self, route: UrlRoute, latency_s: float) -> None:
