@@ -33,6 +33,7 @@ class PendingQueue:
         self._order = count()
         self._heap: list[_Item] = []
         self._tenancy: Tenancy | None = None
+        self._shared: Tenancy | None = None  # the same, once there is something to ask it
         self._aside: dict[str, list[_Item]] = {}  # a heap for each tenant
         self._aside_count = 0
         lock = threading.Lock()
@@ -59,21 +60,21 @@ class PendingQueue:
 
     def began(self, leased: Leased) -> None:
         """A message got from here is written now."""
-        if self._tenancy is not None and self._tenancy.shared:
+        shared = self._shared
+        if shared is not None:
             with self._some:
-                self._tenancy.began(leased.head.tenant, id(leased))
+                shared.began(leased.head.tenant, id(leased))
 
     def done(self, leased: Leased) -> None:
         """A message got from here is off its connection."""
-        is_high = leased.head.priority == "high"
-        shared = self._tenancy is not None and self._tenancy.shared
-        if is_high and not shared:
+        is_high, shared = leased.head.priority == "high", self._shared
+        if is_high and shared is None:
             return
         with self._some:
             if not is_high:
                 self._others_out -= 1
-            if shared and self._tenancy is not None:
-                self._tenancy.done(leased.head.tenant, id(leased))
+            if shared is not None:
+                shared.done(leased.head.tenant, id(leased))
             if self._aside:
                 self._some.notify_all()
             elif self._most_others is not None:
@@ -90,7 +91,7 @@ class PendingQueue:
     @property
     def shared(self) -> bool:
         """Whether tenants share it."""
-        return self._tenancy is not None and self._tenancy.shared
+        return self._shared is not None
 
     def holds_high(self) -> bool:
         """Whether a high message waits for a connection; not so one that was set aside."""
@@ -102,13 +103,14 @@ class PendingQueue:
         rank = _RANK[leased.head.priority]
         with self._room:
             if rank and not self._room.wait_for(
-                lambda: self._closed or len(self) < self._capacity, timeout_s
+                lambda: self._closed or len(self._heap) + self._aside_count < self._capacity,
+                timeout_s,
             ):
                 return False
             if self._closed:
                 return False
-            if self._tenancy is not None and (leased.head.tenant or self._tenancy.shared):
-                self._tenancy.seen(leased.head.tenant)
+            if leased.head.tenant or self._shared is not None:
+                self._note(leased.head.tenant)
             heapq.heappush(self._heap, (rank, next(self._order), leased))
             self._some.notify()
             return True
@@ -126,8 +128,8 @@ class PendingQueue:
             return self._pop()
 
     def _may_pop(self) -> bool:
-        if self._tenancy is not None and self._tenancy.shared:
-            self._sort_out(self._tenancy)
+        if self._shared is not None:
+            self._sort_out(self._shared)
         if not self._heap:
             return False
         kept = self._most_others is not None and self._others_out >= self._most_others
@@ -139,13 +141,18 @@ class PendingQueue:
         rank, _, leased = heapq.heappop(self._heap)
         if rank:
             self._others_out += 1
-        if self._tenancy is not None and self._tenancy.shared:
-            self._tenancy.took(leased.head.tenant)
-        if len(self) <= self._low:
+        if self._shared is not None:
+            self._shared.took(leased.head.tenant)
+        if len(self._heap) + self._aside_count <= self._low:
             self._room.notify()
         return leased
 
     # -- tenants --------------------------------------------------------------------------------
+
+    def _note(self, tenant: str) -> None:
+        if self._tenancy is not None:
+            self._tenancy.seen(tenant)
+            self._shared = self._tenancy if self._tenancy.shared or self._aside else None
 
     def _sort_out(self, tenancy: Tenancy) -> None:
         """Leaves at the head a message that may go: others are set aside, by tenant, and the first
@@ -167,39 +174,43 @@ class PendingQueue:
         return item
 
     def has_enough_of(self, leased: Leased) -> bool:
-        """Whether half of the queue is set aside, and this message's tenant hangs."""
+        """Whether half of the queue is set aside, and this message would be too, for long."""
         with self._some:
             return (
-                self._tenancy is not None
-                and self._aside_count >= max(1, self._capacity // 2)
-                and self._tenancy.is_slow(leased.head.tenant)
+                self._shared is not None
+                and self._aside_count >= self._most_aside
+                and leased.head.tenant in self._aside
+                and self._shared.is_late(leased.head.tenant)
             )
 
     def surplus(self) -> int:
-        """How many messages of tenants that hang are set aside over half of the queue."""
+        """How many messages are set aside for long, over half of the queue."""
         with self._some:
-            over = self._aside_count - max(1, self._capacity // 2)
-            if over <= 0 or self._tenancy is None:
-                return 0
-            slow = [self._aside[t] for t in self._aside if self._tenancy.is_slow(t)]
-            return min(over, sum(len(waiting) for waiting in slow))
+            over = self._aside_count - self._most_aside
+            return max(0, min(over, sum(len(self._aside[tenant]) for tenant in self._stuck())))
 
     def take_out(self, most: int) -> list[Leased]:
-        """Up to so many of those that are set aside because their tenants hang, taken out."""
+        """Up to so many of those that are set aside for long, taken out."""
         out: list[Leased] = []
         with self._some:
-            slow = [] if self._tenancy is None else self._tenancy.slow()
-            for tenant in slow:
+            for tenant in self._stuck():
                 while tenant in self._aside and len(out) < most:
                     out.append(self._from_aside(tenant, -1)[2])
             self._room.notify_all()
         return out
 
+    @property
+    def _most_aside(self) -> int:
+        return max(1, self._capacity // 2)
+
+    def _stuck(self) -> list[str]:
+        shared = self._shared
+        return [] if shared is None else [it for it in self._aside if shared.is_late(it)]
+
     def slow_tenants(self) -> list[str]:
         """Those whose requests hang."""
         with self._some:
-            shared = self._tenancy is not None and self._tenancy.shared
-            return self._tenancy.slow() if shared and self._tenancy is not None else []
+            return [] if self._shared is None else self._shared.slow()
 
     # -- the end --------------------------------------------------------------------------------
 

@@ -6,6 +6,9 @@ message: a message is out of the queue only when a connection is free for it.
 
 When the destination closes (pause, hold, throttle) for more than a moment, all that was taken and
 not begun goes back to its old place at once, untouched, and nothing is taken until it reopens.
+
+The messages of a tenant whose requests hang (tenancy.py) may fill half of the queue; more of them
+go back too, so that what others sent comes in.
 """
 
 from __future__ import annotations
@@ -15,6 +18,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
+from typing import Any
 
 from paceline.answers import Leased, Settlement
 from paceline.clock import Clock
@@ -22,10 +26,13 @@ from paceline_workers.delivery import Delivery
 from paceline_workers.gate import CalledOff
 from paceline_workers.pending import PendingQueue
 from paceline_workers.settler import Settler
+from paceline_workers.tenancy import Returns, Tenancy
 from paceline_workers.transports.pool import ConnectionPool, NoRoom
 
 _POLL_S = 0.25
 _ROOM_POLL_S = 0.04
+#: How soon to look again whether a message of a tenant that hangs may go back.
+_RETURN_POLL_S = 0.02
 #: After a close of unknown length the destination is looked at again so often.
 _LOOK_AGAIN_S = 1.0
 #: One connection is kept for high messages for so long after the last one, where there are so many.
@@ -34,6 +41,9 @@ RESERVE_FROM = 3
 #: What the queue holds, in seconds of the rate: the later a message is taken, the longer its
 #: priority, its cancel and a pause can act.
 QUEUE_S = 0.25
+#: Messages of tenants that hang go back at this many times the rate at most. They are taken again:
+#: unbounded, the worker would do nothing else.
+RETURNS_TIMES = 2
 #: A request this long past its total deadline is lost with its thread: its lease runs out.
 STUCK_AFTER_S = 5.0
 
@@ -76,6 +86,9 @@ class Sender:
         self._stopping = stopping
         self._closed_until_s = 0.0
         self._high_until_s = 0.0
+        queue.watch_tenants(Tenancy(clock.monotonic_s, lambda: pool.limit))
+        self._returns = Returns(clock.monotonic_s)
+        self._slow: set[str] = set()
         self._batches: dict[str, set[str]] = {}  # ids not settled yet, by nonce
         self._lock = threading.Lock()
         self.settler = settler_of(self._on_settled)
@@ -139,9 +152,26 @@ class Sender:
             self._expect_high()
         while self.is_open():
             meanwhile()
-            if self._queue.put(leased, _ROOM_POLL_S):
+            if self._queue.shared and self._queue.has_enough_of(leased):
+                if self._may_return(1):
+                    return False
+                self._stopping.wait(_RETURN_POLL_S)
+            elif self._queue.put(leased, _ROOM_POLL_S):
                 return True
+            elif self._queue.shared:
+                self._make_room()
         return False
+
+    def _may_return(self, wanted: int) -> int:
+        """What goes back has had its tenant's turn: of what is taken next, others are the first."""
+        return self._returns.up_to(wanted, RETURNS_TIMES * self._queue.capacity / QUEUE_S)
+
+    def _make_room(self) -> None:
+        """The queue is full: of one that hangs, perhaps, since before that was known."""
+        surplus = self._queue.surplus()
+        if surplus:
+            for leased in self._queue.take_out(self._may_return(surplus)):
+                self._give_back(leased.id, leased.nonce)
 
     def _expect_high(self) -> None:
         """Where one came, more will: until they do, a connection is kept free for them."""
@@ -161,6 +191,23 @@ class Sender:
         connections may have changed."""
         self._queue.resize(max(1, ceil(rate * QUEUE_S)))
         self._reserve()
+        self._tell_slow()
+
+    def _tell_slow(self) -> None:
+        slow = set(self._queue.slow_tenants())
+        for tenant in slow - self._slow:
+            log.warning(
+                "tenant %s: its requests hang; a quarter of the connections is left to it",
+                tenant or "(none)",
+                extra={"event": "tenant_slow", "cause": tenant},
+            )
+        for tenant in self._slow - slow:
+            log.info(
+                "tenant %s: its requests are answered in time again",
+                tenant or "(none)",
+                extra={"event": "tenant_back", "cause": tenant},
+            )
+        self._slow = slow
 
     def room_for_high(self) -> int:
         """How many high messages may be taken beside a batch: none while some wait here."""
@@ -189,13 +236,15 @@ class Sender:
         for nonce in nonces:
             self.forget(nonce)
 
-    def counts(self) -> dict[str, int]:
-        """What is held: messages queued, in flight, outcomes unsettled."""
+    def counts(self) -> dict[str, Any]:
+        """What is held: messages queued, in flight, outcomes unsettled; the tenants whose requests
+        hang, where there are any."""
         carried = sum(desk.delivery.carried for desk in self._desks if desk.delivery is not None)
         return {
             "queued": len(self._queue),
             "in_flight": sum(desk.begun_s is not None for desk in self._desks),
             "unsettled": len(self.settler) + carried,
+            **({"slow_tenants": slow} if (slow := self._queue.slow_tenants()) else {}),
         }
 
     # -- the threads ------------------------------------------------------------------------
@@ -234,6 +283,7 @@ class Sender:
         def on_wire() -> None:
             desk.nonce = leased.nonce
             desk.begun_s = self._clock.monotonic_s()
+            self._queue.began(leased)
 
         try:
             settlement = delivery.deliver(leased, on_wire)

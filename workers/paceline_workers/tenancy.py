@@ -14,12 +14,10 @@ A destination that has seen no named tenant is not ``shared``, and nothing is co
 
 from __future__ import annotations
 
-from collections import Counter
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable
 from math import ceil, floor
 
-from paceline.answers import Leased
-
+LEAST_LATE_S = 0.1
 LEAST_OVERDUE_S = 1.0
 OVERDUE_TIMES = 4.0
 #: A tenant of which nothing came for so long, and nothing is out, is forgotten.
@@ -31,7 +29,7 @@ LEARN_S = 5.0
 #: With fewer connections, a tenant that is alone may have all of them.
 ALONE_KEEPS_FROM = 3
 _SMOOTHING = 1 / 8
-_LOOKAHEAD_BYTES = 4 * 1024 * 1024
+_LEARN_EVERY_S = 0.1
 
 
 class _Tenant:
@@ -62,7 +60,9 @@ class Tenancy:
         self._tenants: dict[str, _Tenant] = {}
         self._busy_s = 0.0  # of all, in this window and the last
         self._rolled_s = self._since_s = now_s()
+        self._late_s = LEAST_LATE_S
         self._overdue_s = LEAST_OVERDUE_S
+        self._learned_s = -_LEARN_EVERY_S
         #: Whether a named tenant is in sight.
         self.shared = False
 
@@ -109,14 +109,26 @@ class Tenancy:
         it = self._tenants.get(tenant)
         return it is not None and self._is_slow(it) and (tenant != "" or len(self._tenants) > 1)
 
+    def is_late(self, tenant: str) -> bool:
+        """Whether it is slow, or seems to become so: what it has waiting may stand in the others'
+        way."""
+        it = self._tenants.get(tenant)
+        if it is None:
+            return False
+        return it.slow or self._oldest_s(it) > self._late_s
+
     def slow(self) -> list[str]:
         """All that are slow."""
         return [tenant for tenant in self._tenants if self.is_slow(tenant)]
 
     def _is_slow(self, it: _Tenant) -> bool:
-        if it.wire and self._now_s() - next(iter(it.wire.values())) > self._overdue_s:
+        if self._oldest_s(it) > self._overdue_s:
             it.slow = True
         return it.slow
+
+    def _oldest_s(self, it: _Tenant) -> float:
+        """For how long it has been waiting for an answer."""
+        return self._now_s() - next(iter(it.wire.values())) if it.wire else 0.0
 
     # -- the way of a request ------------------------------------------------------------------
 
@@ -151,13 +163,15 @@ class Tenancy:
         used_s = min(took_s, self._overdue_s)
         it.busy_s += used_s
         self._busy_s += used_s
-        self._learn_overdue(it.usual_s)
+        self._learn_usual(began_s + took_s)
 
-    def _learn_overdue(self, usual_s: float) -> None:
-        """Most responses leave the limit where it is: at its least."""
-        if OVERDUE_TIMES * usual_s > LEAST_OVERDUE_S or self._overdue_s > LEAST_OVERDUE_S:
+    def _learn_usual(self, now_s: float) -> None:
+        """Not from each response: there may be thousands of tenants."""
+        if now_s - self._learned_s >= _LEARN_EVERY_S:
+            self._learned_s = now_s
             known = [it.usual_s for it in self._tenants.values() if it.usual_s is not None]
-            self._overdue_s = max(LEAST_OVERDUE_S, OVERDUE_TIMES * min(known))
+            self._late_s = max(LEAST_LATE_S, OVERDUE_TIMES * min(known))
+            self._overdue_s = max(LEAST_OVERDUE_S, self._late_s)
 
     def _roll(self, now_s: float) -> None:
         self._rolled_s = now_s
@@ -175,7 +189,7 @@ class Tenancy:
 
 class Returns:
     """How many messages may go back to the outbox: ``rate`` a second, and a quarter of a second's
-    worth at once. What goes back is taken again; unbounded, a worker would do nothing else."""
+    worth at once."""
 
     def __init__(self, now_s: Callable[[], float]) -> None:
         self._now_s = now_s
@@ -190,40 +204,3 @@ class Returns:
         count = min(wanted, floor(self._left))
         self._left -= count
         return count
-
-
-def in_turn(messages: Iterable[Leased]) -> Iterator[Leased]:
-    """A batch with its tenants mixed: those of one priority evenly, each in its own order.
-
-    A batch comes tenant by tenant, and may be longer than the queue: the messages of one that hangs
-    would stand before all others. Looks ahead as far as a fetch does. Raises what ``messages``
-    raises, after all that came before.
-    """
-    ahead: list[Leased] = []
-    size = 0
-    try:
-        for leased in messages:
-            if ahead and (
-                leased.head.priority != ahead[0].head.priority or size > _LOOKAHEAD_BYTES
-            ):
-                yield from _mixed(ahead)
-                ahead, size = [], 0
-            ahead.append(leased)
-            size += len(leased.payload)
-    except Exception:
-        yield from _mixed(ahead)
-        raise
-    yield from _mixed(ahead)
-
-
-def _mixed(messages: list[Leased]) -> list[Leased]:
-    counts = Counter(leased.head.tenant for leased in messages)
-    if len(counts) < 2:
-        return messages
-    passed: Counter[str] = Counter()
-    places: list[float] = []
-    for leased in messages:
-        tenant = leased.head.tenant
-        places.append((passed[tenant] + 0.5) / counts[tenant])
-        passed[tenant] += 1
-    return [messages[n] for n in sorted(range(len(messages)), key=places.__getitem__)]

@@ -112,8 +112,12 @@ def held_words(worker: WorkerSeen) -> str:
 
 
 def route_words(worker: WorkerSeen) -> list[str]:
-    """Each URL as a worker finds it, a line each; [] where the destination has only one."""
-    lines = []
+    """What a worker finds, a line each: URLs, where the destination has several, and tenants whose
+    requests hang."""
+    lines = [
+        f"tenant {tenant or '(none)'}: SLOW, its requests hang; it has a quarter of the connections"
+        for tenant in worker.facts.get("slow_tenants") or ()
+    ]
     for route in worker.facts.get("routes") or ():
         latency_s = route.get("latency_s")
         parts = [
