@@ -15,7 +15,7 @@ from paceline import keys
 from paceline.records import Ended, Live, decode
 from support import model
 
-TEXTS = {"run", "hold_kind", "res", "probe", "draining"}
+TEXTS = {"run", "hold_kind", "res", "probe", "bad_tenant", "draining"}
 NOT_COMPARED = {"pause_why", "pause_who", "hold_why", "hold_who", "hold_since", "breaker_why"}
 ALWAYS_FINE = {"h", "o", "n", "gate", "cfg", "reap", "facts", "invn", "wake", "hand"}
 

@@ -109,11 +109,13 @@ def test_rising_response_times_lower_the_pace(redis_client: redis.Redis) -> None
     assert line.rate == 40
 
 
-@pytest.mark.parametrize("latency_s", [0.05, 0.5])
-def test_slow_answers_alone_lower_nothing(redis_client: redis.Redis, latency_s: float) -> None:
+@pytest.mark.parametrize(("latency_s", "connections"), [(0.05, 10), (0.5, 64)])
+def test_slow_answers_alone_lower_nothing(
+    redis_client: redis.Redis, latency_s: float, connections: int
+) -> None:
     line = Line(
-        redis_client, lambda _: SENT, connections=64, latency_s=lambda _: latency_s
-    )  # fmt: skip
+        redis_client, lambda _: SENT, connections=connections, latency_s=lambda _: latency_s
+    )
     line.run(20)
     assert line.rate == RATE
     assert _use(line, 5, 20) >= 0.99 * RATE
@@ -217,3 +219,29 @@ def test_a_cap_in_bytes_binds_beside_the_rate(redis_client: redis.Redis) -> None
     line.run(11)
     assert line.log.count("sent", 0, 11) * 100 <= 2000 * 12
     assert _use(line, 1, 11) == pytest.approx(20, rel=0.03)
+
+
+# -- tenants -----------------------------------------------------------------------------------
+
+
+def test_the_failures_of_one_tenant_are_its_own(redis_client: redis.Redis) -> None:
+    """All of its messages fail, at once; the others neither slow down nor stop."""
+    line = Line(
+        redis_client,
+        lambda _: SENT,
+        tenants=["ill", "a", "b", "c"],
+        answer_for=lambda tenant, _: DOWN if tenant == "ill" else SENT,
+    )
+    line.run(30)
+    census = line.store.census()
+    assert line.rate == RATE
+    assert census.counters.get("breaker_opened", 0) == 0
+    assert census.usable_connections == 10
+    assert line.log.count("retry", 0, 30) > 300, "its messages were tried"
+    assert line.log.count("sent", 0, 30) >= 0.7 * 30 * RATE
+
+
+def test_failures_of_all_tenants_are_the_providers(redis_client: redis.Redis) -> None:
+    line = Line(redis_client, lambda s: DOWN if s >= 5 else SENT, tenants=["a", "b", "c"])
+    line.run(8)
+    assert (line.store.census().closed() or ("",))[0] == "breaker"

@@ -456,6 +456,7 @@ class Model:
     def settle(self, now: int, settlements: Sequence[Settlement]) -> list[str]:
         good, words = 0, []
         for s in settlements:
+            tenant = self.held[s.id].tenant if s.id in self.held else ""
             word = self._settle_sent(now, s) if s.action == "sent" else self._settle_other(now, s)
             words.append(word)
             if word not in ("ok", "won", "duplicate"):
@@ -465,7 +466,7 @@ class Model:
             if s.latency_s is not None:
                 self._observe("api", round(s.latency_s * 1e6))
             if s.action == "sent":
-                self.breaker.judge(now, self.cfg, s)
+                self.breaker.judge(now, self.cfg, s, tenant)
                 good = max(good, s.begun_us)
             if s.action == "unavailable" and self.breaker.refusals() >= 3:
                 self._throttle(now, 0, s.begun_us)
@@ -529,7 +530,7 @@ class Model:
         if m.state not in ("leased", "begun"):
             return "repeat"
         self._note(m.id, s.record)
-        self.breaker.judge(now, self.cfg, s)
+        self.breaker.judge(now, self.cfg, s, m.tenant)
         m.met_outage = s.health in ("o", "u")
         if m.met_outage and self.breaker.suspects(now):
             # The destination's fault, not the message's.

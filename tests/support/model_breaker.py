@@ -40,14 +40,14 @@ class Breaker:
         """Whether what an outage says costs nothing."""
         return self.is_open or self.gate.get("suspect", 0) > now
 
-    def judge(self, now: int, cfg: dict[str, Any], s: Any) -> None:
+    def judge(self, now: int, cfg: dict[str, Any], s: Any, tenant: str) -> None:
         """One settlement that counted; ``s`` has id, action and health."""
         if s.health:
             self.n["good" if s.health == "g" else "bad"] += 1
         if self.is_open:
             if self.gate.get("probe") == s.id:
                 self._probed(now, cfg, s)
-        elif s.health:
+        elif s.health and not self._own_trouble(s.health, tenant):
             self._record(now, s.health)
             if s.health != "g":
                 self._look(now, cfg)
@@ -55,6 +55,19 @@ class Breaker:
                 last = self._window()[-10:]
                 if 2 * sum(r.letter != "g" for r in last) < len(last):
                     del self.gate["suspect"]
+
+    def _own_trouble(self, letter: str, tenant: str) -> bool:
+        """A tenant whose last was bad too, while another's was good, is in trouble alone."""
+        last = self.gate.get("bad_tenant")
+        if letter == "g":
+            if last is not None and last != tenant:
+                self.gate["others_good"] = 1
+            return False
+        if tenant and last == tenant and "others_good" in self.gate:
+            return True
+        self.gate["bad_tenant"] = tenant
+        self.gate.pop("others_good", None)
+        return False
 
     def refusals(self) -> int:
         """503s within the last 20 results."""

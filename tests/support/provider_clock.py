@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import heapq
 from collections import deque
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from itertools import count
 from typing import Any
@@ -68,7 +68,9 @@ class Line:
 
     def __init__(
         self, client: redis.Redis, answer: Answer, *, rate: float = 100, connections: int = 10,
-        latency_s: Callable[[float], float] = lambda _: 0.03, **numbers: Any,
+        latency_s: Callable[[float], float] = lambda _: 0.03,
+        tenants: Sequence[str | None] = (None,),
+        answer_for: Callable[[str, float], dict[str, Any]] | None = None, **numbers: Any,
     ) -> None:  # fmt: skip
         client.flushdb()
         scripts.load_library(client)
@@ -80,6 +82,7 @@ class Line:
             "max_count": 10**7, "max_bytes": 10**9, "max_age_us": 10**12, "lease_us": 10**13,
             "pace": "adaptive", "probe_us": 30 * SECOND, "probe_wait_us": 40 * SECOND, **numbers,
         })  # fmt: skip
+        self._tenants, self._answer_for = tenants, answer_for
         self._answer, self._latency_s, self._connections = answer, latency_s, connections
         self.log = Log()
         self._leased: deque[tuple[str, str]] = deque()
@@ -131,6 +134,9 @@ class Line:
         begun = self.now + wait_us
         at_s = (begun - START_US) / SECOND
         about = self._answer(at_s)
+        if self._answer_for is not None:
+            tenant = self._tenants[int(message[0][1:]) % len(self._tenants)]
+            about = self._answer_for(tenant or "", at_s)
         self.log.requests.append((at_s, about["action"]))
         self.log.tries.setdefault(message[0], []).append(at_s)
         latency_s = self._latency_s(at_s)
@@ -143,14 +149,15 @@ class Line:
         if not self._leased:
             self.store.promote()
             if self.store.census().law["ready"] < 500:
-                self.store.enqueue_many(
-                    [Message(id=f"m{next(self._ids)}", destination="d", payload=b"[]")
-                     for _ in range(1000)]
-                )  # fmt: skip
+                self.store.enqueue_many([self._message(next(self._ids)) for _ in range(1000)])
             self.store.slots("beat", "ann", self._connections)
             nonce = new_nonce()
             self._leased.extend((i, nonce) for i in self.store.take("ann", nonce, 50, "any").sizes)
         return self._leased.popleft() if self._leased else None
+
+    def _message(self, number: int) -> Message:
+        tenant = self._tenants[number % len(self._tenants)]
+        return Message(id=f"m{number}", destination="d", payload=b"[]", tenant=tenant)
 
     def _push(self, at: int, settlement: Settlement | None) -> None:
         heapq.heappush(self._events, (at, next(self._order), settlement))

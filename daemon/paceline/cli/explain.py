@@ -205,7 +205,7 @@ def _capped(census: Census) -> str:
 
 
 def tenant_cap(census: Census, tenant: str | None) -> str | None:
-    """In words, the cap of a tenant's own that holds its messages back now; None where none does."""
+    """In words, the tenant's own cap that holds its messages back now; None where none does."""
     terms = json.loads(census.config.get("tenants") or "{}")
     if not tenant or not census.sizes.get(f"capped:{tenant}"):
         return None

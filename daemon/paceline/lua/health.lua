@@ -13,6 +13,7 @@
 --   conc                    connections in use by feedback, absent when all are
 --   breaker, probe          open since (us); the one message that may pass it, taken at probe_at
 --   suspect                 until then an outage is suspected; pace_well: the pace before it
+--   bad_tenant, others_good whose the last bad result was; 1 when another tenant had a good one since
 --   lat, lat_usual, lat_n   response time: of the last 20 or so, the usual one, how many were seen
 --   adv_*                   RateLimit headers: see advised()
 local WINDOW_US, STEP_US, MARK = 10000000, 200000, '||'
@@ -20,15 +21,15 @@ local RESULTS, RUN, SLOW_RUN = 100, 20, 5
 -- Growth after a cut, by the cube of the time since (RFC 9438): quickly back to where refusals came,
 -- slowly past it, then ever faster. 39 s from nothing to the ceiling.
 local CUBE = 1 / 60000
-local LEAST_SHARE = 0.01
+local LEAST_SHARE, TROUBLE_FLOOR = 0.01, 0.25
 local FORGET_US = 600000000
 local FEEDBACK = 0.25
 local FIELDS = {'res', 'res_at', 'throttles', 'throttle_at', 'rate_set', 'pace', 'pace_top',
   'pace_from', 'pace_age', 'pace_seen', 'pace_cut', 'pace_slow', 'refused', 'accepted', 'busy',
   'conc', 'breaker', 'probe', 'suspect', 'lat', 'lat_usual', 'lat_n', 'adv_end', 'adv_ok',
   'probe_at', 'pace_well', 'adv_lies', 'adv_off', 'hold_until', 'hold_kind', 'level', 'at', 'k', 'fill_from', 'good_at',
-  'breaker_why'}
-local TEXT = {res = true, probe = true, hold_kind = true, breaker_why = true}
+  'breaker_why', 'bad_tenant', 'others_good'}
+local TEXT = {res = true, bad_tenant = true, probe = true, hold_kind = true, breaker_why = true}
 local G, changed, gone = nil, {}, {}
 
 local function health()
@@ -104,11 +105,14 @@ local function set_pace(rate, top, slow, why)
 end
 
 -- Not twice within `apart`: what was under way when it was lowered tells of the pace before.
-local function lower(share, why, apart, top)
+-- `floor`, a part of the ceiling: what does not come from the rate is not mended by it either.
+local function lower(share, why, apart, top, floor)
   local g = health()
   if not adaptive or g.breaker or (g.pace_cut and now < g.pace_cut + apart) then return end
   top = math.min(top or pace(), pace())
-  set_pace(top * share, top, nil, why)
+  local to = math.max(top * share, math.min(pace(), (floor or 0) * ceiling()))
+  if to >= pace() then return end
+  set_pace(to, top, nil, why)
   bump('pace_cuts')
 end
 
@@ -175,7 +179,7 @@ local function watch_latency()
   if not adaptive or (g.lat_n or 0) < 100 then return end
   if g.lat > 3 * g.lat_usual and g.lat > g.lat_usual + 250000 then
     lower(0.9, string.format('answers take %.0f ms, usually %.0f', g.lat / 1000,
-      g.lat_usual / 1000), 5000000)
+      g.lat_usual / 1000), 5000000, nil, TROUBLE_FLOOR)
   end
 end
 
@@ -292,7 +296,7 @@ local function suspect_outage(why)
     open_breaker(string.format('%d of the last %d results are bad, the last: %s',
       all and seen.run or seen.bad, all and seen.run or seen.n, why))
   elseif seen.n >= 8 and 4 * seen.bad > seen.n then
-    lower(0.7, 'more than one result in four is bad, the last: ' .. why, 2000000)
+    lower(0.7, 'more than one result in four is bad, the last: ' .. why, 2000000, nil, TROUBLE_FLOOR)
   end
 end
 
@@ -361,16 +365,30 @@ local function accepted(begun)
   end
 end
 
+-- Whether a bad result is one tenant's own trouble: its last was bad too, and meanwhile another's
+-- was good. Then it tells nothing of the provider, and costs the others nothing.
+local function own_trouble(letter, tenant)
+  local g = health()
+  if letter == 'g' then
+    if g.bad_tenant and g.bad_tenant ~= tenant and not g.others_good then note('others_good', 1) end
+    return false
+  end
+  if tenant ~= '' and g.bad_tenant == tenant and g.others_good then return true end
+  if g.bad_tenant ~= tenant then note('bad_tenant', tenant) end
+  if g.others_good then note('others_good', nil) end
+  return false
+end
+
 -- One result of the destination, before it is known what becomes of its message.
 -- letter '' (it tells nothing), g, u, o, b; us: the response time or nil
-local function judge(id, letter, action, begun, us, why)
+local function judge(id, letter, action, begun, us, why, tenant)
   local g = health()
   if letter ~= '' then bump(letter == 'g' and 'good' or 'bad') end
   if g.breaker then
     if g.probe == id then probed(letter, action) end
     return
   end
-  if letter == '' then return end
+  if letter == '' or own_trouble(letter, tenant) then return end
   record(letter)
   if letter == 'g' then
     accepted(begun)

@@ -137,7 +137,7 @@ local function settle_other(item, m)
   if m.state ~= 'L' and m.state ~= 'B' then return 'repeat' end
   if item.record ~= '' then note_attempt(item.id, item.record) end
   leave(m)
-  judge(item.id, item.health, item.action, item.begun, item.latency, item.why)
+  judge(item.id, item.health, item.action, item.begun, item.latency, item.why, m.tenant)
   local action, outage = item.action, item.health == 'o' or item.health == 'u'
   if m.flag ~= 'c' then m.flag = outage and 'o' or '-' end
   if outage and is_suspected() then
@@ -187,7 +187,7 @@ for i = 2, #ARGV, ITEM do
     if item.label ~= '' then add(outcomes, item.label, 1) end
     if item.latency then observe('api', item.latency) end
     if item.action == 'sent' then
-      judge(item.id, item.health, 'sent', item.begun, item.latency, '')
+      judge(item.id, item.health, 'sent', item.begun, item.latency, '', m and m.tenant or '')
       good = math.max(good, item.begun)
     end
     if item.advised then advised(item.advised, item.begun) end
