@@ -74,11 +74,12 @@ def matrix(seed: int, seconds: float, rates: tuple[float, ...] = RATES) -> list[
 
 
 def uses(seed: int, seconds: float, rates: tuple[float, ...] = RATES) -> list[Case]:
-    """A backlog, no mischief, and connections for 1.2 * rate * latency: the rate must be used."""
+    """A backlog, no mischief, and connections enough: 1.2 * rate * latency at the least, and where
+    a turn at Redis is not small beside the latency, for that too. The rate must be used."""
     calm: dict[str, Any] = {"burst": 150, "seconds": seconds, "seed": seed, "faults": ""}
     tried = [
         Case(rate=100.0, connections=10, latency="50ms", least_use=0.99, **calm),
         Case(rate=100.0, connections=64, latency="500ms", least_use=0.99, **calm),
-        Case(rate=1000.0, connections=64, latency="50ms", least_use=0.97, **calm),
+        Case(rate=1000.0, connections=100, latency="50ms", least_use=0.97, **calm | {"burst": 200}),
     ]
     return [case for case in tried if case.rate in rates]

@@ -316,7 +316,8 @@ def test_others_are_invited_at_the_full_rate_beside_a_capped_one(shared: Any) ->
             taken = it.store.take("ann", f"nonce-{n:010d}", count, "any", f"inv-{n}")
             sent.update(message_id[0] for message_id in taken.sizes)
         it.advance(0.01)
-    assert sum(sent.values()) == 1000
+    # What the bucket of releases held at first, and ten seconds of the rate.
+    assert 1000 <= sum(sent.values()) <= 1000 + 100
     assert sent["a"] <= 1 + 10
 
 

@@ -42,7 +42,7 @@ def run(folder: Path, seconds: float, seed: int) -> list[Figure]:
         census = stack.store.census()
     at_s = _by_tenant(arrivals, began_ns)
     return [
-        *judge({name: at_s[name] for name in small}, each),
+        *judge({name: at_s[name] for name in small}, each, min(map(min, at_s.values()))),
         *_throughput(at_s, small, each),
         Figure("first byte after the queue was opened, s", min(map(min, at_s.values()))),
         Figure("messages of each of the others", each),
@@ -50,18 +50,19 @@ def run(folder: Path, seconds: float, seed: int) -> list[Figure]:
     ]
 
 
-def judge(at_s: Mapping[str, Sequence[float]], each: int) -> list[Figure]:
-    """Waits of the equal tenants, against those that each would have alone at its fair share."""
+def judge(at_s: Mapping[str, Sequence[float]], each: int, wakes_s: float) -> list[Figure]:
+    """Waits of the equal tenants, against those that each would have alone at its fair share;
+    ``wakes_s`` after the queue was opened the first request of all started, which it would need
+    alone too."""
     share = RATE / TENANTS
-    ratios = [
-        wait_s / (place / share)
-        for waits in at_s.values()
-        for place, wait_s in enumerate(waits, start=1)
-    ]
-    last = [waits[-1] / (each / share) for waits in at_s.values()]
+    waits_of = [(n, wait_s) for waits in at_s.values() for n, wait_s in enumerate(waits, start=1)]
+    ratios = [wait_s / (wakes_s + place / share) for place, wait_s in waits_of]
+    bare = [wait_s / (place / share) for place, wait_s in waits_of]
+    last = [waits[-1] / (wakes_s + each / share) for waits in at_s.values()]
     return [
         at_most("wait over that at the fair share, any message, most", max(ratios), MOST_WAIT),
         *quantiles("wait over that at the fair share, any message", ratios)[:1],
+        Figure("the same, as if nothing had to wake, most", max(bare)),
         *quantiles("wait over that at the fair share, a tenant's last", last),
     ]
 

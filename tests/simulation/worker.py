@@ -218,7 +218,8 @@ class Worker:
 
     def tend(self, rate: float) -> None:
         """The rate may have changed, and with it what the queue holds."""
-        self._capacity = max(1, ceil(rate * QUEUE_S))
+        part = min(1.0, self.lines.limit / max(1, self.place.to.effective_connections))
+        self._capacity = max(1, ceil(rate * part * QUEUE_S))
 
     def lost(self, nonces: Iterable[str]) -> None:
         """Leased to others by now."""

@@ -245,7 +245,11 @@ class Model:
             return 0, "no-worker"
         working = sum(slots > 0 for slots in self.slots.values())
         share = max(1, math.ceil(2 * self.cfg["rate"] / max(1, working)))
-        n = 1 if self.breaker.is_open else min(want, largest, share)
+        n = min(want, largest, share)
+        if len(self.passes[1]) > 1 or len(self.passes[2]) > 1:
+            # Where tenants share: a tenth of a second.
+            n = min(n, max(1, math.ceil(self.cfg["rate"] / 10 / max(1, working))))
+        n = 1 if self.breaker.is_open else n
         window = max(2 * live * largest, math.floor(self.cfg["rate"]))
         if n > window - (out["high"] if lane == "high" else sum(out.values())):
             return 0, "window"

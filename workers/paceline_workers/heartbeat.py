@@ -75,7 +75,6 @@ class Heartbeat:
         share = self._store.slots("beat", self._worker, claimed, facts)
         self._totals.accepted(totals)
         self._beat_s = self._elapsed_s()
-        self._sender.tend(share.rate)
         if share.allowance != self._pool.limit:
             log.info(
                 "connections: %d of the account's, %d workers live",
@@ -84,6 +83,7 @@ class Heartbeat:
             )
             self._pool.set_limit(share.allowance)
             self._nudge()
+        self._sender.tend(share.rate)
         nonces = self._sender.nonces_to_renew()
         lost = self._store.renew(nonces) if nonces else set()
         if lost:

@@ -38,9 +38,9 @@ _LOOK_AGAIN_S = 1.0
 #: One connection is kept for high messages for so long after the last one, where there are so many.
 RESERVE_FOR_S = 600.0
 RESERVE_FROM = 3
-#: What the queue holds, in seconds of the rate: the later a message is taken, the longer its
-#: priority, its cancel and a pause can act.
-QUEUE_S = 0.25
+#: What the queue holds, in seconds of this worker's part of the rate: the later a message is taken,
+#: the longer its priority, its tenant's turn, its cancel and a pause can act.
+QUEUE_S = 0.1
 #: Messages of tenants that hang go back at this many times the rate at most. They are taken again:
 #: unbounded, the worker would do nothing else.
 RETURNS_TIMES = 2
@@ -189,7 +189,8 @@ class Sender:
     def tend(self, rate: float) -> None:
         """Once a heartbeat: the destination's rate, in requests/s, and this worker's share of
         connections may have changed."""
-        self._queue.resize(max(1, ceil(rate * QUEUE_S)))
+        part = min(1.0, self._pool.limit / max(1, len(self._desks)))
+        self._queue.resize(max(1, ceil(rate * part * QUEUE_S)))
         self._reserve()
         self._tell_slow()
 

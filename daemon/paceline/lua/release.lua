@@ -82,6 +82,10 @@ for _, slots in ipairs(redis.call('HVALS', K('slots'))) do
 end
 local share = math.max(1, math.ceil(2 * rate / math.max(1, working)))
 local n = math.min(want, largest, share)
+-- Who is next is settled when a batch is taken: where tenants share, not for long beforehand.
+if redis.call('ZCARD', K('t:1')) > 1 or redis.call('ZCARD', K('t:2')) > 1 then
+  n = math.min(n, math.max(1, math.ceil(rate / 10 / math.max(1, working))))
+end
 if g[5] then n = 1 end
 local ahead = math.max(2 * workers * largest, math.floor(rate)) - out.high
 -- High does not wait behind what is out for the others.
