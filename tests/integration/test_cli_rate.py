@@ -72,7 +72,7 @@ def test_a_rate_set_live_holds_on_all_workers_and_over_a_restart(tmp_path: Path)
     with Stack(tmp_path, rate=60, burst=12, latency="5ms") as stack:
         cli = Cli(stack.server.url, tmp_path)
         stack.send(2000)
-        until(lambda: stack.store.census().law["sent"] > 120, 30, "it sends at 60/s")
+        until(lambda: stack.store.census().law["sent"] > 60, 30, "it sends at 60/s")
         assert cli("rate", stack.store.destination, "10", "--reason", "a test").code == 0
         set_ns = time.monotonic_ns()
 
@@ -80,9 +80,9 @@ def test_a_rate_set_live_holds_on_all_workers_and_over_a_restart(tmp_path: Path)
             """Starts from a second after it was set."""
             return [a["mono_ns"] for a in stack.arrivals() if a["mono_ns"] > set_ns + 1e9]
 
-        starts = until(lambda: (s := after()) and len(s) >= 30 and s, 30, "30 requests more", 0.2)
+        starts = until(lambda: (s := after()) and len(s) >= 22 and s, 30, "22 requests more", 0.2)
         # At most the burst at once, and the rest at the new rate.
-        assert (starts[29] - starts[0]) / 1e9 >= (29 - 12) / 10
+        assert (starts[21] - starts[0]) / 1e9 >= (21 - 12) / 10
         stack.server.stop()
         stack.server.start()
         census = until(lambda: _census(stack), 20, "Redis is back")

@@ -13,6 +13,7 @@ from integration.test_sender import _Sent as Unstaffed
 from paceline.cli import explain
 from paceline.message import Message
 from paceline.sink.thread import SinkThread
+from paceline_workers.sender import QUEUE_S, RETURNS_TIMES
 from support.line import Line, destination
 from support.wait import until
 
@@ -95,7 +96,8 @@ def test_what_one_that_hangs_has_too_much_of_goes_back_at_a_bounded_pace(
     queue.began(hangs)
     it.now += 2
     assert queue.get_now() is None
-    queue.resize(8)  # a quarter of a second: 32/s
+    queue.resize(8)
+    returns_per_s = RETURNS_TIMES * 8 / QUEUE_S
     rest = it.store.take("w", "b" * 16, 100, "any")
     began_s = it.now
 
@@ -105,8 +107,8 @@ def test_what_one_that_hangs_has_too_much_of_goes_back_at_a_bounded_pace(
 
     monkeypatch.setattr(it.sender._stopping, "wait", wait)
     assert it.sender.accept("b" * 16, rest.sizes, it.store.fetch(rest)) == 0
-    # Twice the rate, and a quarter of a second's worth at once: 16.
-    assert it.now - began_s >= (100 - 16) / 64
+    # Twice the rate, and a quarter of a second's worth at once.
+    assert it.now - began_s >= (100 - returns_per_s / 4) / returns_per_s
     assert len(queue) == 4
     it.sender.settler.start()
     until(lambda: it.store.census().law["ready"] == 100, 5, "they are back")
