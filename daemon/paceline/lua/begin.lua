@@ -9,7 +9,8 @@
 -- yet written, at most one a connection, never add up to more than the burst at the wire.
 -- It never reserves more than 250 ms ahead, so that a pause acts at once.
 -- A missing bucket starts empty, and so does one after a restart of Redis: its last draws may be
--- lost. A clock that steps back adds nothing; one that steps forward adds at most K.
+-- lost. A clock that steps back adds nothing; one that steps forward fills it:
+-- at most K and what was drawn ahead, so no more than the burst.
 --
 -- A cap in bytes has a bucket of its own, of one second: a request may start while there is
 -- anything in it, and then owes what it is larger.
