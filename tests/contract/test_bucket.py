@@ -254,14 +254,3 @@ def test_a_bucket_smaller_than_the_reserve_still_serves_normal_messages(
     gate.start("normal")
     gate.now += 60 * SECOND
     assert gate.start("normal") == gate.now
-
-
-@pytest.fixture(scope="module")
-def redis_session(redis_server: Any) -> Iterator[redis.Redis]:
-    """One client for all examples; each empties the server itself."""
-    from support.servers import connect
-
-    with connect(redis_server.url) as client:
-        client.function_flush()
-        client.config_set("maxmemory", "0")
-        yield client

@@ -5,11 +5,9 @@ the tolerances.
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from fractions import Fraction
 from typing import Any
 
-import pytest
 import redis
 from hypothesis import HealthCheck, Phase, given, settings
 from hypothesis import strategies as st
@@ -167,14 +165,3 @@ def test_a_forward_step_of_the_clock_adds_no_more_than_the_burst(redis_client: r
     while after < 100 and gate.start() == gate.now:
         after += 1
     assert after == gate.k
-
-
-@pytest.fixture(scope="module")
-def redis_session(redis_server: Any) -> Iterator[redis.Redis]:
-    """One client for all examples; each empties the server itself."""
-    from support.servers import connect
-
-    with connect(redis_server.url) as client:
-        client.function_flush()
-        client.config_set("maxmemory", "0")
-        yield client

@@ -3,27 +3,15 @@
 from __future__ import annotations
 
 import signal
-from pathlib import Path
 
 import pytest
-import redis
 from click.testing import CliRunner
 
 from paceline.cli import control
 from paceline.outbox import OutboxStore
 from paceline.scripts import Pinned
-from support.cli import Cli, open_outbox, put, shelve, take
+from support.cli import Cli, put, shelve, take
 from support.wait import until
-
-
-@pytest.fixture
-def store(redis_client: redis.Redis) -> OutboxStore:
-    return open_outbox(redis_client)
-
-
-@pytest.fixture
-def cli(redis_url: str, tmp_path: Path) -> Cli:
-    return Cli(redis_url, tmp_path)
 
 
 def test_pause_hold_resume(cli: Cli, store: OutboxStore) -> None:

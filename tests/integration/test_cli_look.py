@@ -25,16 +25,6 @@ LAW = {
 }  # fmt: skip
 
 
-@pytest.fixture
-def store(redis_client: redis.Redis) -> OutboxStore:
-    return open_outbox(redis_client)
-
-
-@pytest.fixture
-def cli(redis_url: str, tmp_path: Path) -> Cli:
-    return Cli(redis_url, tmp_path)
-
-
 def populate(store: OutboxStore) -> None:
     """One of each: sent, dead, parked, leased, ready, scheduled, cancelled."""
     put(store, "done")

@@ -3,24 +3,12 @@
 from __future__ import annotations
 
 import time
-from pathlib import Path
 
 import pytest
-import redis
 
 from paceline.answers import Settlement
 from paceline.outbox import OutboxStore
-from support.cli import Cli, open_outbox, put, take
-
-
-@pytest.fixture
-def store(redis_client: redis.Redis) -> OutboxStore:
-    return open_outbox(redis_client)
-
-
-@pytest.fixture
-def cli(redis_url: str, tmp_path: Path) -> Cli:
-    return Cli(redis_url, tmp_path)
+from support.cli import Cli, put, take
 
 
 def test_what_waits_goes_first(cli: Cli, store: OutboxStore) -> None:

@@ -10,19 +10,9 @@ import redis
 
 from paceline.census import Census
 from paceline.outbox import OutboxStore
-from support.cli import Cli, open_outbox
+from support.cli import Cli
 from support.stack import Stack
 from support.wait import until
-
-
-@pytest.fixture
-def store(redis_client: redis.Redis) -> OutboxStore:
-    return open_outbox(redis_client)
-
-
-@pytest.fixture
-def cli(redis_url: str, tmp_path: Path) -> Cli:
-    return Cli(redis_url, tmp_path)
 
 
 def test_a_rate_is_set_shown_and_reset_with_who_and_why(cli: Cli, store: OutboxStore) -> None:

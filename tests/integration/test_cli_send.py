@@ -25,16 +25,6 @@ from support.servers import connect
 from support.wait import until
 
 
-@pytest.fixture
-def store(redis_client: redis.Redis) -> OutboxStore:
-    return open_outbox(redis_client)
-
-
-@pytest.fixture
-def cli(redis_url: str, tmp_path: Path) -> Cli:
-    return Cli(redis_url, tmp_path)
-
-
 def accepted(store: OutboxStore) -> int:
     return store.census().law["accepted"]
 

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-
 import pytest
 import redis
 
@@ -19,11 +17,6 @@ def store(redis_client: redis.Redis) -> OutboxStore:
     shelve(store, "parked", "ambiguous: reset after the write", "p1", "p2", "p3")
     put(store, "waits")
     return store
-
-
-@pytest.fixture
-def cli(redis_url: str, tmp_path: Path) -> Cli:
-    return Cli(redis_url, tmp_path)
 
 
 def law(store: OutboxStore) -> dict[str, int]:

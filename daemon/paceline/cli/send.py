@@ -8,10 +8,9 @@ import tempfile
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from dataclasses import dataclass, field
 from itertools import islice
 from pathlib import Path
-from typing import IO, Any
+from typing import IO
 
 import click
 
@@ -28,9 +27,10 @@ from paceline.cli.common import (
     redis_errors,
     setup_options,
 )
-from paceline.cli.lines import Line, Lines, Ranges, Refusal, Rules, check_prefix
+from paceline.cli.lines import Line, Lines, Refusal, Rules, check_prefix
 from paceline.cli.moment import MOMENT
 from paceline.cli.reckon import reckon
+from paceline.cli.send_summary import Summary
 from paceline.cli.spreading import Spread, too_long, too_old
 from paceline.cli.words import count_of, in_words
 from paceline.client import PIPELINE, PIPELINE_BYTES, Outbox, Receipt
@@ -49,56 +49,6 @@ from paceline.outbox import OutboxStore
 _SPOOL_BYTES = 16 * 1024 * 1024
 #: Refusals of these concern the destination, not the line: the lines after it would fare the same.
 _STOPS = (OutboxFull, Draining, UnknownDestination)
-
-
-@dataclass(slots=True)
-class _Summary:
-    """What has become of the file so far."""
-
-    destination: str
-    id_prefix: str
-    read: int = 0
-    made_ids: int = 0
-    accepted: int = 0
-    already: int = 0
-    skipped: int = 0
-    refused: list[Refusal] = field(default_factory=list)
-    invalid: int = 0
-    conflicts: int = 0
-    taken: Ranges = field(default_factory=Ranges)
-    in_doubt: Ranges = field(default_factory=Ranges)
-    tried: int = 0
-    stopped: str = ""
-    spread: Spread | None = None
-
-    @property
-    def good(self) -> int:
-        """Lines that are messages which can be sent."""
-        return self.read - self.invalid
-
-    @property
-    def not_tried(self) -> int:
-        """Good lines that were not reached."""
-        return self.good - self.tried
-
-    def view(self, *, dry_run: bool) -> dict[str, Any]:
-        """For --json."""
-        return {
-            "destination": self.destination,
-            "dry_run": dry_run,
-            "read": self.read,
-            "accepted": self.accepted,
-            "already": self.already,
-            "refused": [refusal.view() for refusal in self.refused],
-            "skipped": self.skipped,
-            "not_tried": self.not_tried,
-            "accepted_lines": self.taken.spans,
-            "in_doubt_lines": self.in_doubt.spans,
-            "stopped": self.stopped or None,
-            "made_ids": self.made_ids,
-            "id_prefix": self.id_prefix if self.made_ids else None,
-            "spread": self.spread.view() if self.spread else None,
-        }
 
 
 @click.command(
@@ -256,7 +206,7 @@ class _Run:
         self._error: PacelineError | None = None
         self._bad: set[int] = set()
         self._last = 0
-        self.summary = _Summary(rules.destination, rules.id_prefix)
+        self.summary = Summary(rules.destination, rules.id_prefix)
 
     def check(self, max_errors: int) -> None:
         """First pass: every line is checked, every bad one told."""
