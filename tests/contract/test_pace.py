@@ -245,3 +245,16 @@ def test_failures_of_all_tenants_are_the_providers(redis_client: redis.Redis) ->
     line = Line(redis_client, lambda s: DOWN if s >= 5 else SENT, tenants=["a", "b", "c"])
     line.run(8)
     assert (line.store.census().closed() or ("",))[0] == "breaker"
+
+
+def test_three_503s_by_chance_cost_a_moment(redis_client: redis.Redis) -> None:
+    """The wait is the answer; the pace is soon what it was."""
+    down = {"action": "unavailable", "health": "u", "delay_s": 30.0, "why": "HTTP 503"}
+    line = Line(redis_client, lambda s: down if 10 <= s < 10.03 else SENT)
+    line.run(10.5)
+    census = line.store.census()
+    assert (census.closed() or ("",))[0] == "throttled"
+    assert 0.7 * RATE <= census.rate < 0.8 * RATE
+    line.run(20)
+    assert line.rate == RATE
+    assert _use(line, 14, 20) >= 0.99 * RATE

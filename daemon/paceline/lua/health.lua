@@ -106,13 +106,14 @@ end
 
 -- Not twice within `apart`: what was under way when it was lowered tells of the pace before.
 -- `floor`, a part of the ceiling: what does not come from the rate is not mended by it either.
-local function lower(share, why, apart, top, floor)
+-- `soon`: doubled back every two seconds, for the wait that goes with it was the answer.
+local function lower(share, why, apart, top, floor, soon)
   local g = health()
   if not adaptive or g.breaker or (g.pace_cut and now < g.pace_cut + apart) then return end
   top = math.min(top or pace(), pace())
   local to = math.max(top * share, math.min(pace(), (floor or 0) * ceiling()))
   if to >= pace() then return end
-  set_pace(to, top, nil, why)
+  set_pace(to, top, soon, why)
   bump('pace_cuts')
 end
 

@@ -51,7 +51,7 @@ end
 
 -- 429s of requests that were all under way when the first came are one event: the doubling counts
 -- events, or ten connections would wait a thousand times too long.
-local function throttle(kind, delay_us, why, begun)
+local function throttle(kind, delay_us, why, begun, letter)
   local g = health()
   local count = g.throttles or 0
   if begun > (g.throttle_at or 0) or count == 0 then
@@ -59,7 +59,8 @@ local function throttle(kind, delay_us, why, begun)
     note('throttles', count)
     note('throttle_at', now)
     bump('throttles')
-    if kind ~= 'quota' then refusal(why) end
+    if letter == 'u' then lower(0.7, why, 1000000, nil, TROUBLE_FLOOR, 1)
+    elseif kind ~= 'quota' then refusal(why) end
     feedback(false)
   end
   if delay_us <= 0 then
@@ -192,7 +193,7 @@ for i = 2, #ARGV, ITEM do
     end
     if item.advised then advised(item.advised, item.begun) end
     if item.action == 'unavailable' and recent_503() >= 3 then
-      throttle('throttled', 0, item.why .. ': three in the last 20 results', item.begun)
+      throttle('throttled', 0, item.why .. ': three in the last 20 results', item.begun, 'u')
     end
   end
 end
