@@ -23,7 +23,7 @@ OVERDUE_TIMES = 4.0
 #: A tenant of which nothing came for so long, and nothing is out, is forgotten.
 FORGET_S = 60.0
 #: What was used "lately": within this and up to once more of it.
-WINDOW_S = 10.0
+WINDOW_S = 1.0
 #: Until this long after the first tenant was seen, nobody's needs are known: half for each.
 LEARN_S = 5.0
 #: With fewer connections, a tenant that is alone may have all of them.
