@@ -28,7 +28,7 @@ import msgspec
 import redis
 from redis.exceptions import ResponseError
 
-from paceline import intake, keys, scripts
+from paceline import intake, keys, merged, scripts
 from paceline.answers import Leased, Permit, RateInForce, Released, Settlement, Share, Taken
 from paceline.census import Census, decode_census
 from paceline.errors import PacelineError
@@ -218,8 +218,41 @@ class OutboxStore:
             except ValueError:
                 # Gone since it was taken, or overwritten by another program: `audit --deep` tells.
                 continue
-            if isinstance(head, Live) and head.nonce == nonce:
+            if isinstance(head, Live) and head.nonce == nonce and not head.in_request:
                 yield Leased(message_id, nonce, head, value[head.body_from :])
+
+    def freeze(
+        self,
+        worker: str,
+        request_id: str,
+        body: bytes,
+        members: Sequence[merged.Member],
+        payload_bytes: int,
+    ) -> set[str] | None:
+        """Messages that this worker holds -> one merged request, held by it under a lease of its own,
+        whose nonce is its id (16 characters). ``body`` is kept until it settles; ``payload_bytes``
+        is the sum over its members. May be repeated.
+
+        Returns None, or the ids that are not this worker's any more: then nothing was frozen.
+        """
+        reply = self._run(
+            "freeze", worker, request_id, body, payload_bytes, *merged.pack(members)
+        )
+        return None if _text(reply[0]) == "frozen" else {_text(i) for i in reply[1:]}
+
+    def members(self, request_id: str) -> list[str]:
+        """The ids in a merged request, in the order of its body; for a while after it was taken apart
+        too. [] where there is none."""
+        kept: Any = self.client.get(self._key(f"qm:{request_id}"))
+        return list(merged.unpack(kept)) if kept else []
+
+    def fetch_members(self, request_id: str, nonce: str) -> list[Leased]:
+        """Those of a merged request that was taken apart, as they are held under ``nonce`` now."""
+        ids = self.members(request_id)
+        held: list[Leased] = []
+        for at in range(0, len(ids), 500):
+            held += self._fetch_piece(ids[at : at + 500], nonce)
+        return held
 
     def begin(self, gate: scripts.Pinned, message_id: str, nonce: str, size: int = 0) -> Permit:
         """The gate at the wire, for a request of ``size`` bytes. May be repeated: a permit more is

@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 --@lib
 -- cancel: ready, scheduled or leased -> cancelled. One that has begun may be on the wire: it is
--- flagged, and cancelled should that attempt fail.
+-- flagged, and cancelled should that attempt fail. (One in a merged request that has begun: should the
+-- request be taken apart, for it is sent again whole.)
 --
 -- KEYS  {destination}
 -- ARGV  now_us or '', id, ...
@@ -9,6 +10,20 @@
 --         (drop those), unknown
 T = KEYS[1]
 local now, words = clock(ARGV[1]), {}
+
+local function begun_request(m)
+  local request = read('+' .. m.nonce)
+  return not request or request.attempts > 0
+end
+
+-- A merged request that never began: the others go back to their places, to be merged anew.
+local function out_of_request(m)
+  local request = read('+' .. m.nonce)
+  leave(request)
+  thaw(request, 'R', now)
+  return read(m.id)
+end
+
 for i = 2, #ARGV do
   local id, word = ARGV[i], nil
   local m = read(id)
@@ -16,10 +31,11 @@ for i = 2, #ARGV do
     word = redis.call('EXISTS', K('m:' .. id)) == 1 and 'ended' or 'unknown'
   elseif m.state == 'D' then word = 'dead'
   elseif m.state == 'K' then word = 'parked'
-  elseif m.state == 'B' then
+  elseif m.state == 'Q' and begun_request(m) or m.state == 'B' then
     m.flag, word = 'c', 'begun'
     write(m)
   else
+    if m.state == 'Q' then m = out_of_request(m) end
     leave(m)
     finish(m, 'C', now, m.nonce)
     bump('cancelled')

@@ -4,6 +4,7 @@
 --
 -- KEYS  {destination}
 -- ARGV  id, ...
+-- Of one in a merged request the state is the request's, in small letters.
 -- Returns for each id: '' (unknown), or {whole record} for an ended one, or {header with tenant
 --         and campaign, payload bytes, in its container (1|0), worker that holds it or ''}
 T = KEYS[1]
@@ -15,8 +16,16 @@ for i = 1, #ARGV do
     local record = redis.call('GET', K('m:' .. id))
     out[i] = record and {record} or ''
   else
-    local there, worker = false, ''
-    if m.state == 'R' then there = redis.call('ZSCORE', K('r:' .. m.prio .. ':' .. m.tenant), id)
+    local there, worker, head = false, '', nil
+    if m.state == 'Q' then
+      -- As the request is, with the request's id for a nonce.
+      local request = read('+' .. m.nonce)
+      if request then
+        there = string.find(redis.call('GET', K('qm:' .. m.nonce)) or '', string.char(#id) .. id, 18, true)
+        worker = redis.call('HGET', K('bm:' .. request.nonce), 'worker') or ''
+        head = 'P' .. string.lower(request.state)
+      end
+    elseif m.state == 'R' then there = redis.call('ZSCORE', K('r:' .. m.prio .. ':' .. m.tenant), id)
     elseif m.state == 'W' then there = redis.call('ZSCORE', K('s'), id)
     elseif m.state == 'D' then there = redis.call('ZSCORE', K('dead'), id)
     elseif m.state == 'K' then there = redis.call('ZSCORE', K('parked'), id)
@@ -25,7 +34,8 @@ for i = 1, #ARGV do
         and redis.call('ZSCORE', K('batches'), m.nonce)
       worker = redis.call('HGET', K('bm:' .. m.nonce), 'worker') or ''
     end
-    out[i] = {redis.call('GETRANGE', K('m:' .. id), 0, m.body_from - 1),
+    out[i] = {(head or redis.call('GETRANGE', K('m:' .. id), 0, 1))
+        .. redis.call('GETRANGE', K('m:' .. id), 2, m.body_from - 1),
       redis.call('STRLEN', K('m:' .. id)) - m.body_from, there and 1 or 0, worker}
   end
 end

@@ -8,7 +8,8 @@
 -- One key a message keeps a queued kilobyte cheap; the header changes in place (SETRANGE), so a
 -- state change neither copies the payload nor logs it again.
 --   offset 0  c1  'P'
---          1  c1  state: R ready, W scheduled, L leased, B leased and begun, D dead, K parked
+--          1  c1  state: R ready, W scheduled, L leased, B leased and begun, D dead, K parked,
+--                 Q in a merged request, whose id is the nonce (merged.lua)
 --          2  H   attempts begun (requests that may have reached the wire)
 --          4  H   tries charged
 --          6  c16 nonce of the batch that holds it, or that held it last (the fencing token)
@@ -20,6 +21,8 @@
 -- What stays after the end is a record in the same key, with an expiry:
 --   'p', state (S sent, C cancelled, X expired, T dropped, M moved), nonce c16, time d, SHA-1 of the
 --   payload c20, provider's id.
+-- A merged request is kept in the same form, under an id that begins with '+' (merged.lua), and goes
+-- through the same containers; so whatever counts messages asks `finish` how many ended.
 local HEADER, HEADER_LEN, RECORD_HEAD = '>c1c1HHc16c1c1ddddBBH', 60, 46
 local NO_NONCE = '----------------'
 local T
@@ -152,30 +155,76 @@ local function sha1_raw(hex)
   return (string.gsub(hex, '..', function(h) return string.char(tonumber(h, 16)) end))
 end
 
+local function keep_for()
+  keep_ms = keep_ms or math.floor(tonumber(redis.call('HGET', K('cfg'), 'record_us')) / 1000)
+  return keep_ms
+end
+
+--@merged
+
 -- The end: the payload goes, a record stays for the destination's window. The message must have
--- left its container. `sha` is 20 raw bytes, or nil: then the payload is hashed here.
-local function finish(m, state, now, nonce, sha, provider_id)
+-- left its container. `sha` is 20 raw bytes, or nil: then the payload is hashed here. Returns how
+-- many messages ended: all members of a merged request; `each` is told when each was accepted.
+local function finish(m, state, now, nonce, sha, provider_id, each)
+  if is_request(m.id) then return finish_request(m, state, now, nonce, provider_id, each) end
   local name = K('m:' .. m.id)
   local size = redis.call('STRLEN', name)
   if not sha or #sha ~= 20 then
     sha = sha1_raw(redis.sha1hex(redis.call('GETRANGE', name, m.body_from, -1)))
   end
-  keep_ms = keep_ms or math.floor(tonumber(redis.call('HGET', K('cfg'), 'record_us')) / 1000)
   redis.call('SET', name, 'p' .. state .. nonce .. struct.pack('>d', now) .. sha
-    .. string.sub(provider_id or '', 1, 100), 'PX', keep_ms)
+    .. string.sub(provider_id or '', 1, 100), 'PX', keep_for())
   redis.call('PEXPIRE', K('a:' .. m.id), keep_ms)
   if m.expires > 0 then redis.call('ZREM', K('e'), m.id) end
   bump('bytes', -(size - m.body_from))
+  if each then each(m.at) end
+  return 1
+end
+
+-- Out of a merged request, one by one (merged.lua). The request must have left its container.
+local function thaw(m, to, now, json)
+  local count, wakes, leased = 0, false, {}
+  each_member(m.id, function(id)
+    local one = read(id)
+    if not one or one.state ~= 'Q' or '+' .. one.nonce ~= m.id then return end
+    count = count + 1
+    one.attempts = math.min(one.attempts + m.attempts, 65535)
+    one.tries = math.max(one.tries, m.tries)
+    if one.flag == 'c' and (to == 'R' or to == 'L') then
+      finish(one, 'C', now, one.nonce)
+      bump('cancelled')
+      return
+    end
+    one.state = to
+    if to == 'R' then
+      wakes = to_ready(one) or wakes
+    elseif to == 'L' or to == 'B' then
+      one.nonce = m.nonce
+      leased[#leased + 1] = id
+    else
+      redis.call('ZADD', K(to == 'D' and 'dead' or 'parked'), now, id)
+      if json and json ~= '' then note_attempt(id, json) end
+    end
+    write(one)
+  end)
+  in_pieces('SADD', K('b:' .. m.nonce), leased)
+  end_request(m, 'Z', now, m.nonce, count, '')
+  if wakes then
+    redis.call('LPUSH', K('wake'), '1')
+    redis.call('LTRIM', K('wake'), 0, 3)
+  end
+  return count
 end
 
 local function is_over(m, now, max_age_us)
   return (m.expires > 0 and m.expires <= now) or m.at + max_age_us <= now
 end
 
+-- One member of a merged request that never began is over: the others go on without it.
 local function expire_message(m, now)
   leave(m)
-  finish(m, 'X', now, m.nonce)
-  bump('expired')
+  if is_request(m.id) and m.attempts == 0 then return thaw(m, 'R', now) end
+  bump('expired', finish(m, 'X', now, m.nonce))
 end
 
 -- Requests a second now: as configured or set live, and not above the pace that results allow.
