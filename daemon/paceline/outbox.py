@@ -42,6 +42,9 @@ FETCH_BYTES = 4 * 1024 * 1024
 #: else for about as many times 40 us.
 TOGETHER = 50
 FOREVER = -1
+#: Messages in one reply, and what one is taken to have where nothing is known.
+_MOST_IN_PIECE, _UNKNOWN_BYTES = 1000, 8192
+PRIORITY_DIGITS = {"high": "0", "normal": "1", "bulk": "2"}
 
 
 class OutboxStore:
@@ -60,6 +63,7 @@ class OutboxStore:
         self.client = client
         self.destination = destination
         self.tag = keys.tag(destination)
+        self._message_key = keys.message(destination, "")
         self._now_us = now_us
 
     def _now(self) -> str:
@@ -189,6 +193,8 @@ class OutboxStore:
         """ready -> leased. Repeated with the same nonce it returns the same batch."""
         reply = self._run("take", worker, nonce, count, lane, invitation)
         status = _text(reply[0])
+        if status == "unread":
+            return Taken("batch", nonce, dict.fromkeys([_text(i) for i in reply[1:]], 0))
         if status == "closed":
             status = _text(reply[1])
         sizes = {}
@@ -199,27 +205,30 @@ class OutboxStore:
     def fetch(self, taken: Taken) -> Iterator[Leased]:
         """The payloads of a batch, in order, at most FETCH_BYTES in one reply. A message that left
         the batch meanwhile is passed over."""
-        piece: list[str] = []
-        size = 0
-        for message_id, its_size in taken.sizes.items():
-            if piece and size + its_size > FETCH_BYTES:
-                yield from self._fetch_piece(piece, taken.nonce)
-                piece, size = [], 0
-            piece.append(message_id)
-            size += its_size
-        if piece:
-            yield from self._fetch_piece(piece, taken.nonce)
+        for values in self.fetch_values(taken):
+            for message_id, value in values:
+                leased = leased_of(message_id, taken.nonce, value)
+                if leased is not None:
+                    yield leased
 
-    def _fetch_piece(self, ids: Sequence[str], nonce: str) -> Iterator[Leased]:
-        values: list[Any] = self.client.mget([keys.message(self.destination, i) for i in ids])
-        for message_id, value in zip(ids, values, strict=True):
-            try:
-                head = decode(value or b"")
-            except ValueError:
-                # Gone since it was taken, or overwritten by another program: `audit --deep` tells.
-                continue
-            if isinstance(head, Live) and head.nonce == nonce and not head.in_request:
-                yield Leased(message_id, nonce, head, value[head.body_from :])
+    def fetch_values(self, taken: Taken) -> Iterator[Sequence[tuple[str, bytes | None]]]:
+        """The strings of a batch as they are in Redis, piece by piece, in order: see ``leased_of``."""
+        ids = list(taken.sizes)
+        # Where sizes are not known, what was seen tells how many are safe to ask for.
+        largest = max(max(taken.sizes.values(), default=0), _UNKNOWN_BYTES)
+        at = 0
+        while at < len(ids):
+            upto, size = at, 0
+            while upto < len(ids) and upto - at < _MOST_IN_PIECE:
+                size += taken.sizes[ids[upto]] or largest
+                if size > FETCH_BYTES and upto > at:
+                    break
+                upto += 1
+            piece = ids[at:upto]
+            values: list[Any] = self.client.mget([self._message_key + i for i in piece])
+            largest = max(largest, max((len(v) for v in values if v), default=0))
+            yield list(zip(piece, values, strict=True))
+            at = upto
 
     def freeze(
         self,
@@ -227,17 +236,21 @@ class OutboxStore:
         request_id: str,
         body: bytes,
         members: Sequence[merged.Member],
-        payload_bytes: int,
+        *,
+        priority: str,
+        tenant: str = "",
     ) -> set[str] | None:
         """Messages that this worker holds -> one merged request, held by it under a lease of its own,
-        whose nonce is its id (16 characters). ``body`` is kept until it settles; ``payload_bytes``
-        is the sum over its members. May be repeated.
+        whose nonce is its id (16 characters). ``body`` is kept until it settles. All members are of
+        one ``priority`` and ``tenant``. May be repeated.
 
         Returns None, or the ids that are not this worker's any more: then nothing was frozen.
         """
+        packed = merged.pack(members)
         reply = self._run(
-            "freeze", worker, request_id, body, payload_bytes, *merged.pack(members)
-        )
+            "freeze", worker, request_id, body, PRIORITY_DIGITS[priority], tenant, packed.tries,
+            packed.place, packed.expires, packed.count, packed.head, *packed.members,
+        )  # fmt: skip
         return None if _text(reply[0]) == "frozen" else {_text(i) for i in reply[1:]}
 
     def members(self, request_id: str) -> list[str]:
@@ -249,10 +262,9 @@ class OutboxStore:
     def fetch_members(self, request_id: str, nonce: str) -> list[Leased]:
         """Those of a merged request that was taken apart, as they are held under ``nonce`` now."""
         ids = self.members(request_id)
-        held: list[Leased] = []
-        for at in range(0, len(ids), 500):
-            held += self._fetch_piece(ids[at : at + 500], nonce)
-        return held
+        values = self.fetch_values(Taken("batch", nonce, dict.fromkeys(ids, 0)))
+        held = [leased_of(i, nonce, value) for piece in values for i, value in piece]
+        return [leased for leased in held if leased is not None and leased.head.nonce == nonce]
 
     def begin(self, gate: scripts.Pinned, message_id: str, nonce: str, size: int = 0) -> Permit:
         """The gate at the wire, for a request of ``size`` bytes. May be repeated: a permit more is
@@ -451,6 +463,21 @@ class OutboxStore:
 def new_nonce() -> str:
     """A batch's fencing token: 64 random bits, 16 characters. Only equality is ever asked of it."""
     return secrets.token_hex(8)
+
+
+def leased_of(message_id: str, nonce: str, value: bytes | None) -> Leased | None:
+    """What was fetched as the message it is; None where it is not held under ``nonce`` (any more), as
+    far as its string tells: one that was taken unread says ready still, and ``begin`` knows."""
+    try:
+        head = decode(value or b"")
+    except ValueError:
+        # Gone since it was taken, or overwritten by another program: `audit --deep` tells.
+        return None
+    if not isinstance(head, Live) or head.in_request or value is None:
+        return None
+    if head.nonce != nonce and head.state != "ready":
+        return None
+    return Leased(message_id, nonce, head, value[head.body_from :])
 
 
 def known_destinations(client: redis.Redis) -> list[str]:

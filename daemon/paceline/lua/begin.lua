@@ -72,7 +72,7 @@ end
 
 local function ask(id, nonce, size)
   local m = read(id)
-  if not m or m.nonce ~= nonce or (m.state ~= 'L' and m.state ~= 'B') then
+  if not m or not held(m, nonce) then
     return {'gone', 'fenced'}
   end
   if not rate then look() end
@@ -111,7 +111,7 @@ local function ask(id, nonce, size)
     -- From here on a merged request is judged as a whole: by its newest member, and no expiry takes
     -- one out of bytes that may have been sent.
     if m.attempts == 0 and is_request(id) then
-      local newest = struct.unpack('>d', redis.call('GETRANGE', members_key(id), 0, 7))
+      local newest = struct.unpack('>d', redis.call('GETRANGE', members_key(id), 8, 15))
       redis.call('SETRANGE', K('m:' .. id), 32, struct.pack('>dd', newest, 0))
     end
     m.state, m.attempts = 'B', math.min(m.attempts + 1, 65535)

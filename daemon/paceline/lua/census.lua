@@ -17,7 +17,11 @@ local more, merged, requests = {}, 0, redis.call('HGETALL', K('q'))
 for i = 1, #requests, 2 do
   local m, count = read(requests[i]), tonumber(requests[i + 1])
   if m then
-    local where = m.state == 'R' and m.state .. m.prio or m.state
+    local where = m.state
+    if where == 'R' then
+      -- Held, unless it is in its place (held, in lib.lua).
+      where = redis.call('ZSCORE', K('r:' .. m.prio .. ':' .. m.tenant), m.id) and 'R' .. m.prio or 'L'
+    end
     more[where] = (more[where] or 0) + count - 1
     merged = merged + count
   end

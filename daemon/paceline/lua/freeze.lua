@@ -4,77 +4,69 @@
 -- own. From now on they are begun and settled as one (merged.lua).
 -- Repeated with the same id it answers the same.
 --
+-- Whether they are held is asked of their batches' sets, all at once; what else is to be known of them
+-- the worker has read. One that was cancelled or has expired meanwhile has left its set.
+--
 -- KEYS  {destination}
 -- ARGV  now_us or '', worker id, request id (16 characters, also the first nonce of its lease), body,
---       bytes of all members' payloads, then, as often as needed, a nonce and the members held
---       under it: for each, B length and id, SHA-1 of its payload c20; in the order of the body
+--       priority, tenant, tries, place d, earliest expiry d (0: none), their number, T:qm:<id>'s head
+--       (merged.lua); then, as often as needed, a nonce and the members held under it, as they are kept
+--       in T:qm:<id>; in the order of the body
 -- Returns {'frozen'}, or {'changed', id, ...}: these are not this worker's any more (cancelled,
 --         expired, fenced): nothing was written; build the request without them.
 T = KEYS[1]
-local now, worker, rid, body, bytes = clock(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], tonumber(ARGV[5])
+local now, worker, rid, body = clock(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
+local prio, tenant, count = ARGV[5], ARGV[6], ARGV[10]
 local id = '+' .. rid
 if redis.call('HEXISTS', K('q'), id) == 1 then return {'frozen'} end
 
-local cfg = redis.call('HMGET', K('cfg'), 'lease_us', 'max_age_us')
-local lease_us, max_age_us = tonumber(cfg[1]), tonumber(cfg[2])
-local members, changed, shas = {}, {}, {}
-local oldest, newest, first_expiry, seq, tries, marks, prio, tenant = now, 0, 0, nil, 0, 0, '2', ''
-local expire, tried = 0, 0
-for part = 6, #ARGV, 2 do
-  local nonce, packed = ARGV[part], ARGV[part + 1]
-  local at = 1
+local FIRST = 12
+local parts, changed = {}, {}
+for part = FIRST, #ARGV, 2 do
+  local ids, packed, at = {}, ARGV[part + 1], 1
   while at <= #packed do
     local len = string.byte(packed, at)
-    local its_id = string.sub(packed, at + 1, at + len)
-    local m = read(its_id)
-    if not m or m.nonce ~= nonce or m.state ~= 'L' or m.flag == 'c' then
-      changed[#changed + 1] = its_id
-    elseif is_over(m, now, max_age_us) then
-      expire_message(m, now)
-      changed[#changed + 1] = its_id
-    else
-      members[#members + 1] = m
-      shas[#members] = string.sub(packed, at + len + 1, at + len + 20)
-      if m.at < oldest then oldest = m.at end
-      if m.at > newest then newest = m.at end
-      if m.expires > 0 then
-        expire = 1
-        if first_expiry == 0 or m.expires < first_expiry then first_expiry = m.expires end
-      end
-      if m.attempts > 0 or m.tries > 0 then tried = 2 end
-      if not seq or m.seq < seq then seq = m.seq end
-      if m.tries > tries then tries = m.tries end
-      if m.prio < prio then prio = m.prio end
-      tenant = m.tenant
-    end
-    at = at + len + 21
+    ids[#ids + 1] = string.sub(packed, at + 1, at + len)
+    at = at + len + MEMBER_LEN
   end
+  for from = 1, #ids, 1000 do
+    local upto = math.min(from + 999, #ids)
+    local there = redis.call('SMISMEMBER', K('b:' .. ARGV[part]), unpack(ids, from, upto))
+    for i, is in ipairs(there) do
+      if is == 0 then changed[#changed + 1] = ids[from + i - 1] end
+    end
+  end
+  parts[#parts + 1] = ids
 end
-if #changed > 0 or #members == 0 then
-  write_tally()
-  return {'changed', unpack(changed)}
-end
+if #changed > 0 then return {'changed', unpack(changed)} end
 
-local from, lines = {}, {struct.pack(MEMBERS_HEAD, newest, bytes, expire + tried)}
-for i, m in ipairs(members) do
-  local left = from[m.nonce] or {}
-  from[m.nonce] = left
-  left[#left + 1] = m.id
-  m.state, m.nonce = 'Q', rid
-  write(m)
-  lines[i + 1] = string.char(#m.id) .. m.id .. shas[i] .. struct.pack('>d', m.at)
-end
-for nonce, ids in pairs(from) do
+local blank, prefix, call = 'Q\0\0\0\0' .. rid, K('m:'), redis.call
+local untried = struct.unpack('B', ARGV[11], MEMBERS_HEAD_LEN) < 2
+local all = {ARGV[11]}
+for i, ids in ipairs(parts) do
+  local nonce, packed, at = ARGV[FIRST + 2 * i - 2], ARGV[FIRST + 2 * i - 1], 1
+  all[i + 1] = packed
   in_pieces('SREM', K('b:' .. nonce), ids)
   touched[nonce] = true
+  for _, its_id in ipairs(ids) do
+    local header = blank
+    if not untried then
+      at = at + #its_id + 1
+      header = 'Q' .. string.sub(packed, at, at + 3) .. rid
+      at = at + MEMBER_LEN - 1
+    end
+    call('SETRANGE', prefix .. its_id, 1, header)
+  end
 end
-local count = tostring(#members)
-redis.call('SET', K('qm:' .. rid), table.concat(lines))
-redis.call('SET', K('m:' .. id), struct.pack(HEADER, 'P', 'L', 0, tries, rid, prio, '-', seq, oldest,
-  first_expiry, 0, #tenant, #count, 0) .. tenant .. count .. body)
-redis.call('HSET', K('q'), id, count)
-redis.call('SADD', K('b:' .. rid), id)
-redis.call('HSET', K('bm:' .. rid), 'worker', worker, 'lane', prio == '0' and 'high' or 'any', 'at', now)
-redis.call('ZADD', K('batches'), now + lease_us, rid)
+local lease_us = tonumber(call('HGET', K('cfg'), 'lease_us'))
+call('SET', K('qm:' .. rid), table.concat(all))
+local oldest = string.sub(ARGV[11], 1, 8)
+call('SET', K('m:' .. id), 'PL' .. struct.pack('>HHc16c1c1', 0, tonumber(ARGV[7]), rid, prio, '-')
+  .. ARGV[8] .. oldest .. ARGV[9] .. string.rep('\0', 8) .. struct.pack('>BBH', #tenant, #count, 0)
+  .. tenant .. count .. body)
+call('HSET', K('q'), id, count)
+call('SADD', K('b:' .. rid), id)
+call('HSET', K('bm:' .. rid), 'worker', worker, 'lane', prio == '0' and 'high' or 'any', 'at', now)
+call('ZADD', K('batches'), now + lease_us, rid)
 write_tally()
 return {'frozen'}

@@ -9,6 +9,15 @@
 --         and campaign, payload bytes, in its container (1|0), worker that holds it or ''}
 T = KEYS[1]
 local out = {}
+
+-- The nonce under which one is held whose header does not say so yet (held, in lib.lua).
+local function unread_by(m)
+  if redis.call('ZSCORE', K('r:' .. m.prio .. ':' .. m.tenant), m.id) then return nil end
+  for _, nonce in ipairs(redis.call('ZRANGE', K('batches'), 0, -1)) do
+    if redis.call('SISMEMBER', K('b:' .. nonce), m.id) == 1 then return nonce end
+  end
+end
+
 for i = 1, #ARGV do
   local id = ARGV[i]
   local m = read(id)
@@ -16,14 +25,21 @@ for i = 1, #ARGV do
     local record = redis.call('GET', K('m:' .. id))
     out[i] = record and {record} or ''
   else
-    local there, worker, head = false, '', nil
+    local there, worker, head = false, '', redis.call('GETRANGE', K('m:' .. id), 0, 21)
+    local nonce = m.state == 'R' and unread_by(m)
+    if nonce then
+      m.state, m.nonce = 'L', nonce
+      head = 'PL' .. string.sub(head, 3, 6) .. nonce
+    end
     if m.state == 'Q' then
       -- As the request is, with the request's id for a nonce.
       local request = read('+' .. m.nonce)
       if request then
-        there = string.find(redis.call('GET', K('qm:' .. m.nonce)) or '', string.char(#id) .. id, 18, true)
+        local its = request.state == 'R' and unread_by(request)
+        if its then request.state, request.nonce = 'L', its end
+        there = string.find(redis.call('GET', K('qm:' .. m.nonce)) or '', string.char(#id) .. id, 34, true)
         worker = redis.call('HGET', K('bm:' .. request.nonce), 'worker') or ''
-        head = 'P' .. string.lower(request.state)
+        head = 'P' .. string.lower(request.state) .. string.sub(head, 3)
       end
     elseif m.state == 'R' then there = redis.call('ZSCORE', K('r:' .. m.prio .. ':' .. m.tenant), id)
     elseif m.state == 'W' then there = redis.call('ZSCORE', K('s'), id)
@@ -34,8 +50,7 @@ for i = 1, #ARGV do
         and redis.call('ZSCORE', K('batches'), m.nonce)
       worker = redis.call('HGET', K('bm:' .. m.nonce), 'worker') or ''
     end
-    out[i] = {(head or redis.call('GETRANGE', K('m:' .. id), 0, 1))
-        .. redis.call('GETRANGE', K('m:' .. id), 2, m.body_from - 1),
+    out[i] = {head .. redis.call('GETRANGE', K('m:' .. id), 22, m.body_from - 1),
       redis.call('STRLEN', K('m:' .. id)) - m.body_from, there and 1 or 0, worker}
   end
 end

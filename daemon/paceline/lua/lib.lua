@@ -118,9 +118,27 @@ local function credit_tenant(m)
   end
 end
 
+-- Held under this nonce. What is merged is taken without a look at it (take), so its header says ready
+-- still, and the batch's set alone says who holds it; from here on the header does, once written.
+local function held(m, nonce)
+  if m.nonce == nonce and (m.state == 'L' or m.state == 'B') then return true end
+  if m.state ~= 'R' or redis.call('SISMEMBER', K('b:' .. nonce), m.id) == 0 then return false end
+  m.state, m.nonce = 'L', nonce
+  return true
+end
+
+local function from_any_batch(m)
+  for _, nonce in ipairs(redis.call('ZRANGE', K('batches'), 0, -1)) do
+    if redis.call('SREM', K('b:' .. nonce), m.id) == 1 then
+      touched[nonce] = true
+      return
+    end
+  end
+end
+
 local function from_ready(m)
   local place = K('r:' .. m.prio .. ':' .. m.tenant)
-  redis.call('ZREM', place, m.id)
+  if redis.call('ZREM', place, m.id) == 0 then from_any_batch(m) end
   if redis.call('EXISTS', place) == 0 then redis.call('ZREM', K('t:' .. m.prio), m.tenant) end
 end
 
@@ -164,7 +182,8 @@ end
 
 -- The end: the payload goes, a record stays for the destination's window. The message must have
 -- left its container. `sha` is 20 raw bytes, or nil: then the payload is hashed here. Returns how
--- many messages ended: all members of a merged request; `each` is told when each was accepted.
+-- many messages ended: all members of a merged request; `each` is told when they were accepted
+-- (finish_request).
 local function finish(m, state, now, nonce, sha, provider_id, each)
   if is_request(m.id) then return finish_request(m, state, now, nonce, provider_id, each) end
   local name = K('m:' .. m.id)
@@ -177,14 +196,14 @@ local function finish(m, state, now, nonce, sha, provider_id, each)
   redis.call('PEXPIRE', K('a:' .. m.id), keep_ms)
   if m.expires > 0 then redis.call('ZREM', K('e'), m.id) end
   bump('bytes', -(size - m.body_from))
-  if each then each(m.at) end
+  if each then each(m.at, m.at, m.at, 1) end
   return 1
 end
 
 -- Out of a merged request, one by one (merged.lua). The request must have left its container.
 local function thaw(m, to, now, json)
   local count, wakes, leased = 0, false, {}
-  each_member(m.id, function(id)
+  each_member(members_of(m.id), function(id)
     local one = read(id)
     if not one or one.state ~= 'Q' or '+' .. one.nonce ~= m.id then return end
     count = count + 1

@@ -10,32 +10,31 @@
 --                                                      expires 0, for it is judged as a whole
 -- Its members stand in no container of their own: their state is Q, their nonce the request's id.
 --   T:q         hash: +<id> -> number of members; what must be added to the containers' sizes
---   T:qm:<id>   '>ddB' when the newest was accepted, bytes of all payloads, marks (1: some expire,
---               2: some were tried before); then for each member, in the order of the body, B length
---               and id, SHA-1 of its payload c20, accepted at d
+--   T:qm:<id>   '>ddddB': when the oldest and the newest member was accepted, the sum over all, bytes
+--               of all payloads, marks (1: some expire, 2: some were tried before); then for each
+--               member, in the order of the body: B length and id, attempts and tries HH, SHA-1 of its
+--               payload c20, accepted at d
 -- A request that never began thaws where it would go back: its members return to their places. One
 -- that has begun stays whole, but for these ends: thawed to dead or parked, each member on its own;
 -- and thawed to its lease, where the provider took it apart (results by member) or refused it as a
 -- whole, so that it is to be split. Then a record 'Z' of it stays with its members, for a late `sent`.
-local MEMBERS_HEAD, MEMBERS_HEAD_LEN = '>ddB', 17
+local MEMBERS_HEAD, MEMBERS_HEAD_LEN, MEMBER_LEN = '>ddddB', 33, 33
 
 local function is_request(id) return string.byte(id, 1) == 43 end
 
 local function members_key(id) return K('qm:' .. string.sub(id, 2)) end
 
--- Calls f(id, sha, accepted at) for each member, in order. Returns the three of the head.
-local function each_member(id, f)
-  local all = redis.call('GET', members_key(id))
-  if not all then return 0, 0, 0 end
+-- Calls f(id, sha, at) for each member, in order; at: where its id ends.
+local function each_member(all, f)
   local at, last = MEMBERS_HEAD_LEN + 1, #all
   while at <= last do
     local len = string.byte(all, at)
-    f(string.sub(all, at + 1, at + len), string.sub(all, at + len + 1, at + len + 20),
-      (struct.unpack('>d', all, at + len + 21)))
-    at = at + len + 29
+    f(string.sub(all, at + 1, at + len), string.sub(all, at + len + 5, at + len + 24), at + len)
+    at = at + len + MEMBER_LEN
   end
-  return struct.unpack(MEMBERS_HEAD, all)
 end
+
+local function members_of(id) return redis.call('GET', members_key(id)) or '' end
 
 -- unpack() puts its values on a stack of 8,000.
 local function in_pieces(command, name, items)
@@ -62,19 +61,27 @@ local function end_request(m, state, now, nonce, count, provider_id)
 end
 
 -- All members end as one. Nothing of them is read: they cannot have changed while they are merged.
+-- `each` is told when the oldest and the newest was accepted, the sum over all, and how many; where that
+-- does not do (it returns false), of each of them.
 local function finish_request(m, state, now, nonce, provider_id, each)
   local record = 'p' .. state .. string.sub(m.id, 2) .. struct.pack('>d', now)
-  local prefix, its_id, keep = K('m:'), string.sub(provider_id or '', 1, 100), keep_for()
-  local count, ids = 0, {}
-  local _, bytes, marks = each_member(m.id, function(id, sha, at)
-    redis.call('SET', prefix .. id, record .. sha .. its_id, 'PX', keep)
+  local prefix, its_id, keep, call = K('m:'), string.sub(provider_id or '', 1, 100), keep_for(), redis.call
+  local all, count, ids = members_of(m.id), 0, {}
+  local oldest, newest, sum, bytes, marks = struct.unpack(MEMBERS_HEAD, all)
+  each_member(all, function(id, sha)
+    call('PSETEX', prefix .. id, keep, record .. sha .. its_id)
     count = count + 1
-    ids[count] = id
-    if each then each(at) end
+    if marks > 0 then ids[count] = id end
   end)
+  if each and not each(oldest, newest, sum, count) then
+    each_member(all, function(_, _, at)
+      local accepted = struct.unpack('>d', all, at + 25)
+      each(accepted, accepted, accepted, 1)
+    end)
+  end
   if marks % 2 == 1 then in_pieces('ZREM', K('e'), ids) end
   if marks >= 2 then
-    for _, id in ipairs(ids) do redis.call('PEXPIRE', K('a:' .. id), keep) end
+    for _, id in ipairs(ids) do call('PEXPIRE', K('a:' .. id), keep) end
   end
   bump('bytes', -bytes)
   end_request(m, state, now, nonce, count, provider_id)

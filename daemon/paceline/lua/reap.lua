@@ -74,7 +74,7 @@ for _, nonce in ipairs(redis.call('ZRANGEBYSCORE', K('batches'), '-inf', now)) d
   local worker = redis.call('HGET', K('bm:' .. nonce), 'worker') or ''
   for _, id in ipairs(redis.call('SMEMBERS', K('b:' .. nonce))) do
     local m = read(id)
-    if not m or m.nonce ~= nonce then
+    if not m or not held(m, nonce) then
       from_batch({id = id, nonce = nonce})
     elseif m.state == 'B' then
       reap_begun(m, nonce, worker)

@@ -82,7 +82,24 @@ local function throttle(kind, delay_us, why, begun, letter)
   end
 end
 
-local function observe_sent(accepted) observe('sent', now - accepted) end
+local function slot_of(us)
+  for i, top in ipairs(SLOTS_US) do
+    if us <= top then return i end
+  end
+end
+
+-- Many at once where all of them fall into one slot.
+local function observe_sent(oldest, newest, sum, count)
+  if count == 1 then
+    observe('sent', now - oldest)
+    return true
+  end
+  local slot = slot_of(now - oldest)
+  if slot ~= slot_of(now - newest) then return false end
+  add(histogram, 'sent:' .. (slot and string.format('%d', SLOTS_US[slot]) or 'inf'), count)
+  add(histogram, 'sent:sum', math.max(0, count * now - sum))
+  return true
+end
 
 local function late_sent(item, m, was_begun_elsewhere)
   leave(m)
@@ -95,7 +112,7 @@ end
 -- A merged request was sent after all, that has been taken apart since.
 local function late_members(item)
   local late, rid = 0, string.sub(item.id, 2)
-  each_member(item.id, function(id, sha)
+  each_member(members_of(item.id), function(id, sha)
     local one = read(id)
     if not one then return end
     if one.state == 'Q' then
@@ -138,7 +155,7 @@ local function settle_sent(item, m)
     redis.call('PEXPIRE', K('a:' .. item.id), ttl)
     return 'duplicate'
   end
-  local ours = m.nonce == item.nonce and (m.state == 'L' or m.state == 'B')
+  local ours = held(m, item.nonce)
   if item.record ~= '' and (not ours or m.attempts > 1) then note_attempt(item.id, item.record) end
   if not ours then
     late_sent(item, m, m.state == 'B')
@@ -181,8 +198,7 @@ end
 
 local function settle_other(item, m)
   if not m then return 'gone' end
-  if m.nonce ~= item.nonce then return 'late' end
-  if m.state ~= 'L' and m.state ~= 'B' then return 'repeat' end
+  if not held(m, item.nonce) then return m.nonce == item.nonce and 'repeat' or 'late' end
   if item.record ~= '' then note_attempt(item.id, item.record) end
   leave(m)
   judge(item.id, item.health, item.action, item.begun, item.latency, item.why, m.tenant)
