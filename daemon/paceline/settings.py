@@ -38,6 +38,7 @@ __all__ = [
     "LEAST_LEASE_S",
     "Destination",
     "ExporterSettings",
+    "Merge",
     "RedisSettings",
     "Settings",
     "SuccessRule",
@@ -103,6 +104,27 @@ class Tenant:
     burst: int = 1
 
 
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Many messages in one request.
+
+    most          members in one request at most; 1: each message goes alone
+    max_bytes     of a merged request's body; a message that is larger goes alone
+    linger_s      how long a group that is not full waits for more, in seconds
+    on_ambiguous  of a merged request that may have been processed: "retry" it whole, or "park" its
+                  members for a person's decision
+    array         of the `http` profile: JSON pointer to the array in which messages that are equal
+                  in all else are put together; "" makes the body an array of the payloads; None
+                  where it does not merge
+    """
+
+    most: int = 1
+    max_bytes: int = 10 * 1024**2
+    linger_s: float = 0.2
+    on_ambiguous: Literal["retry", "park"] = "park"
+    array: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
     """One provider account. Times in seconds, sizes in bytes, `rate` in requests per second."""
@@ -142,6 +164,10 @@ class Destination:
     success: SuccessRule = DEFAULT_SUCCESS
     outcomes: Mapping[str, str] = field(default_factory=dict)
     idempotency_key: Literal["bare", "quoted", "off"] = "bare"
+    api_key: Secret | None = None
+    subaccount: int | None = None
+    # What is retried with an idempotency key is not sent twice.
+    merge: Merge = field(default=Merge(on_ambiguous="retry"))
 
     @property
     def effective_connections(self) -> int:
@@ -202,6 +228,9 @@ class Destination:
             "success": {**asdict(self.success), "statuses": list(self.success.statuses)},
             "outcomes": dict(sorted(self.outcomes.items())),
             "idempotency_key": self.idempotency_key,
+            "api_key": self.api_key is not None,
+            "subaccount": self.subaccount,
+            "merge": asdict(self.merge),
         }
 
     def digest(self) -> str:

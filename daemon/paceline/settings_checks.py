@@ -30,11 +30,13 @@ from paceline.settings import (
     Tenant,
 )
 from paceline.settings_fallback import fallback_problems
+from paceline.settings_merge import merge_from
 from paceline.settings_tables import (
     BODY,
     DESTINATION,
     EXPORTER,
-    HTTP_ONLY,
+    ONLY,
+    PROVIDERS,
     REDIS,
     RETRY,
     SUCCESS,
@@ -46,8 +48,14 @@ from paceline.settings_tables import (
 __all__ = ["settings_from"]
 
 _TABLES = ("redis", "exporter", "destinations")
-_PROVIDERS = ("maxmd", "http")
-_LATER = ("sparkpost", "mailgun", "webhook", "smtp")
+_LATER = ("webhook", "smtp")
+# Without them nobody is let in.
+_NEEDED = {
+    "maxmd": ("username", "password"),
+    "sparkpost": ("api_key",),
+    "mailgun": ("api_key",),
+}
+_READ_TIMEOUT_S = {"sparkpost": 300.0}
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "sentinel+redis", "sentinel+rediss")
 _OUTCOMES = ("retry", "rejected", "throttled", "held", "ambiguous")
 
@@ -145,18 +153,28 @@ def _destination(name: str, table: Any, problems: _Problems) -> Destination | No
     _provider(at, provider, values, problems)
     policy = _retry(at, values.pop("retry", {}), POLICIES.get(provider, DEFAULT_POLICY), problems)
     urls = _urls(at, values.pop("url", []), values.get("allow_plain_http", False), problems)
-    for key in ("username", "password"):
+    for key in ("username", "password", "api_key"):
         if key in values:
             values[key] = _secret(f"{at}.{key}", values[key], problems)
     values["headers"] = _headers(at, values.get("headers", {}), problems)
     values["success"] = _success(at, values.get("success", {}), problems)
     values["outcomes"] = _outcomes(at, values.get("outcomes", {}), problems)
     values["tenants"] = _tenants(at, values.get("tenants", {}), problems)
+    values["merge"] = merge_from(
+        at,
+        provider,
+        values.get("merge", {}),
+        keyed=provider in ONLY["idempotency_key"]
+        and values.get("idempotency_key", "bare") != "off"
+        and policy.on_ambiguous == "retry",
+        problems=problems,
+    )
     _id_header(at, values, problems)
 
     burst, connections = values.get("burst", 150), values.get("connections", 10)
     values.setdefault("reserve", max(0, min(5, (burst - connections) // 10)))
-    values.setdefault("total_timeout_s", values.get("read_timeout_s", 30.0) + 5.0)
+    values.setdefault("read_timeout_s", _READ_TIMEOUT_S.get(provider, 30.0))
+    values.setdefault("total_timeout_s", values["read_timeout_s"] + 5.0)
     values.setdefault("max_payload_bytes", 1024**2 if provider == "maxmd" else 4 * 1024**2)
     values["provider"] = provider
     destination = Destination(name=name, urls=urls, retry=policy, **values)
@@ -170,29 +188,38 @@ def _provider(at: str, provider: str, values: Mapping[str, Any], problems: _Prob
             ConfigProblem(
                 f"{at}.provider",
                 f"{provider!r} is not yet supported",
-                "Use maxmd, or http for any JSON API",
+                "Use one of " + ", ".join(PROVIDERS) + "; http is for any JSON API",
             )
         )
-    elif provider not in _PROVIDERS:
-        problem = unknown_key(f"{at}.provider", provider, (*_PROVIDERS, *_LATER))
+    elif provider not in PROVIDERS:
+        problem = unknown_key(f"{at}.provider", provider, (*PROVIDERS, *_LATER))
         problems.append(ConfigProblem(problem.key, f"unknown provider {provider!r}", problem.mend))
-    if provider == "maxmd":
+    if provider in PROVIDERS:
         problems.extend(
-            ConfigProblem(f"{at}.{key}", "means nothing for maxmd", "Only http has it; remove it")
-            for key in HTTP_ONLY
-            if key in values
+            ConfigProblem(
+                f"{at}.{key}",
+                f"means nothing for {provider}",
+                f"Only {' and '.join(only)} {'has' if len(only) == 1 else 'have'} it; remove it",
+            )
+            for key, only in ONLY.items()
+            if key in values and provider not in only
         )
-        problems.extend(
-            ConfigProblem(f"{at}.{key}", "missing", "MaxMD needs username and password")
-            for key in ("username", "password")
-            if key not in values
-        )
-    else:
+    needed = _NEEDED.get(provider, ())
+    problems.extend(
+        ConfigProblem(f"{at}.{key}", "missing", f"{provider} needs {' and '.join(needed)}")
+        for key in needed
+        if key not in values
+    )
+    if not needed:
         for key, other in (("username", "password"), ("password", "username")):
             if key in values and other not in values:
                 problems.append(
                     ConfigProblem(f"{at}.{other}", f"missing beside {key}", "Give both or neither")
                 )
+    if provider == "sparkpost" and values.get("idempotency_key") == "quoted":
+        problems.append(
+            ConfigProblem(f"{at}.idempotency_key", "SparkPost wants it bare", '"bare" or "off"')
+        )
 
 
 def _retry(at: str, table: Any, policy: RetryPolicy, problems: _Problems) -> RetryPolicy:

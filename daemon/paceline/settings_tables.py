@@ -22,7 +22,9 @@ __all__ = [
     "BODY",
     "DESTINATION",
     "EXPORTER",
-    "HTTP_ONLY",
+    "MERGE",
+    "ONLY",
+    "PROVIDERS",
     "REDIS",
     "RETRY",
     "SUCCESS",
@@ -63,7 +65,7 @@ EXPORTER: Mapping[str, Key] = {
 }
 
 DESTINATION: Mapping[str, Key] = {
-    "provider": Key(str, '"maxmd" or "http"'),
+    "provider": Key(str, '"maxmd", "sparkpost", "mailgun" or "http"'),
     "url": Key(str | Annotated[list[str], Meta(min_length=1)], "A URL, or a list of URLs"),
     "rate": Key(Annotated[float, Meta(gt=0, le=1e6)], "Requests per second above 0, such as 90"),
     "burst": Key(
@@ -105,8 +107,36 @@ DESTINATION: Mapping[str, Key] = {
     "success": Key(Any, ""),
     "outcomes": Key(Any, ""),
     "idempotency_key": Key(Literal["bare", "quoted", "off"], '"bare", "quoted" or "off"'),
+    "api_key": Key(Any, ""),
+    "subaccount": Key(Annotated[int, Meta(ge=0, le=2**53)], "The sub-account's number"),
+    "merge": Key(Any, ""),
 }
-HTTP_ONLY = ("method", "success", "outcomes", "idempotency_key")
+
+PROVIDERS = ("maxmd", "sparkpost", "mailgun", "http")
+# Keys that mean something for these providers only; any other key does for all of them.
+ONLY: Mapping[str, tuple[str, ...]] = {
+    "username": ("maxmd", "http"),
+    "password": ("maxmd", "http"),
+    "api_key": ("sparkpost", "mailgun"),
+    "subaccount": ("sparkpost",),
+    "merge": ("sparkpost", "mailgun", "http"),
+    "method": ("http",),
+    "success": ("http",),
+    "outcomes": ("http",),
+    "idempotency_key": ("sparkpost", "http"),
+}
+
+MERGE: Mapping[str, Key] = {
+    "most": Key(Annotated[int, Meta(ge=1, le=10_000)], "Messages in one request, 1 for no merging"),
+    "max_bytes": Key(
+        Annotated[int, Meta(ge=1, le=50_000_000)], "Bytes of one request, up to 50000000 (50 MB)"
+    ),
+    "linger_s": Key(_Seconds, "A number of seconds above 0, for example 0.2"),
+    "on_ambiguous": Key(Literal["retry", "park"], '"retry" or "park"'),
+    "array": Key(
+        _Pointer, 'A JSON pointer to an array of the payload such as "/personalizations", or ""'
+    ),
+}
 
 RETRY: Mapping[str, Key] = {
     "first_s": Key(_Seconds, _SECONDS),

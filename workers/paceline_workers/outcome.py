@@ -58,6 +58,8 @@ class Kind(StrEnum):
     RETRY        provably not processed: another try cannot make a duplicate
     AMBIGUOUS    it may have been processed
     REJECTED     the provider refuses this message, and would again
+    TOO_LARGE    refused for its size, not processed: a merged request is split, a lone message is
+                 a dead letter
     THROTTLED    the destination is to wait; this request was not processed
     UNAVAILABLE  a 503 without Retry-After: the message waits, uncharged
     HELD         the destination is misconfigured or locked out: a person must look
@@ -67,6 +69,7 @@ class Kind(StrEnum):
     RETRY = "retry"
     AMBIGUOUS = "ambiguous"
     REJECTED = "rejected"
+    TOO_LARGE = "too_large"
     THROTTLED = "throttled"
     UNAVAILABLE = "unavailable"
     HELD = "held"
@@ -124,6 +127,9 @@ class Outcome:
     outage         it speaks of the destination's health, not of this message: connection failures,
                    502, 503, 504, time-outs. Free of charge while the destination is suspect
     quota          throttled by a quota: the wait is long
+    parts          of a merged request, what became of each member, in their order; empty where
+                   `kind` holds for all of them
+    most_retries   fewer charged retries than the policy allows, None for the policy's own
     """
 
     kind: Kind
@@ -134,6 +140,8 @@ class Outcome:
     body: bytes = field(default=b"", repr=False)
     outage: bool = False
     quota: bool = False
+    parts: tuple[Outcome, ...] = ()
+    most_retries: int | None = None
 
     @property
     def health(self) -> Health:
@@ -141,7 +149,7 @@ class Outcome:
         from a provider that works; one of the rate or the account is judged by its action."""
         if self.kind is Kind.UNAVAILABLE:
             return "u"
-        if self.kind in (Kind.SENT, Kind.REJECTED):
+        if self.kind in (Kind.SENT, Kind.REJECTED, Kind.TOO_LARGE):
             return "g"
         if self.kind in (Kind.THROTTLED, Kind.HELD):
             return ""
@@ -175,6 +183,7 @@ STATUSES: Mapping[str, Kind] = MappingProxyType(
         "403": Kind.HELD,
         "407": Kind.HELD,  # the proxy's own 401
         "408": Kind.RETRY,  # RFC 9110 §15.5.9: no complete request was received
+        "413": Kind.TOO_LARGE,
         "420": Kind.THROTTLED,  # quota
         "425": Kind.RETRY,  # RFC 8470 §5.2: not processed
         "429": Kind.THROTTLED,
@@ -226,7 +235,8 @@ def judge_status(reply: Reply, now: float) -> Outcome:
     if kind is None:
         return _outcome(reply, Kind.AMBIGUOUS, f"HTTP {status}, which is no final status")
     names_time = retry_after_s is not None and status not in _HELD_REGARDLESS
-    if names_time and kind in (Kind.REJECTED, Kind.UNAVAILABLE, Kind.HELD):
+    # RFC 9110 §15.5.14: a 413 with Retry-After is temporary.
+    if names_time and kind in (Kind.REJECTED, Kind.TOO_LARGE, Kind.UNAVAILABLE, Kind.HELD):
         kind = Kind.THROTTLED
     return _outcome(reply, kind, f"HTTP {status}", retry_after_s=retry_after_s)
 
@@ -318,13 +328,14 @@ def dispose(
                cost the message nothing (it is bounded by its age)
     throttles  throttled replies of the destination in a row before this one
 
-    THROTTLED, UNAVAILABLE and HELD never cost an attempt. A Retry-After is a minimum.
+    THROTTLED, UNAVAILABLE and HELD never cost an attempt. A Retry-After is a minimum. Of a merged
+    request this is asked for each member, with its part of the outcome where there is one.
     """
     kind, reason = outcome.kind, outcome.reason
     least_s = outcome.retry_after_s or 0.0
     if kind is Kind.SENT:
         return Disposition("sent", True, 0.0, reason)
-    if kind is Kind.REJECTED:
+    if kind in (Kind.REJECTED, Kind.TOO_LARGE):
         return Disposition("dead", True, 0.0, reason)
     if kind is Kind.HELD:
         return Disposition("held", False, 0.0, reason)
@@ -339,7 +350,10 @@ def dispose(
     charge = not (suspect and outcome.outage)
     if kind is Kind.AMBIGUOUS and policy.on_ambiguous == "park":
         return Disposition("parked", charge, 0.0, f"{reason}; it may have been sent")
-    if charge and tries >= policy.max_retries:
+    most = policy.max_retries
+    if outcome.most_retries is not None:
+        most = min(most, outcome.most_retries)
+    if charge and tries >= most:
         last = "; it may have been sent" if kind is Kind.AMBIGUOUS else ""
         # The delay is for the script, which knows of an outage that is not this message's fault.
         return Disposition(
