@@ -163,6 +163,8 @@ def test_the_type_is_as_documented(row: Row) -> None:
         assert row.type == _words(kind, row.key)
         return
     secret = {(row.table, row.key): '{ env = "X" }', (row.table, _beside(row.key)): '"x"'}
+    if row.key.startswith("proxy_"):
+        secret[(row.table, "proxy")] = '"http://proxy.example:3128"'
     assert row.type in ("table", "secret")
     if row.type == "secret":
         assert _load("http", secret) != _load("http", {})
@@ -173,7 +175,9 @@ def test_the_type_is_as_documented(row: Row) -> None:
 
 
 def _beside(key: str) -> str:
-    return "password" if key == "username" else "username"
+    prefix, _, key = key.rpartition("_")
+    other = "password" if key == "username" else "username"
+    return f"{prefix}_{other}" if prefix else other
 
 
 def _words(kind: Any, key: str) -> str:

@@ -15,8 +15,10 @@ from typing import Any
 
 from paceline.answers import Settlement
 from paceline.clock import Clock
+from paceline.errors import ConfigError, ConfigProblem
 from paceline.names import Lane
 from paceline.outbox import OutboxStore
+from paceline.proxy import proxy_of
 from paceline.scripts import Pinned
 from paceline.settings import Destination
 from paceline_workers.delivery import Delivery, Route
@@ -42,7 +44,7 @@ class Engine:
 
     ``environ`` is where secrets named by the configuration are found; ``worker`` the name under
     which messages are taken. ``stopping`` ends it: set it, then call ``stop``. Raises ConfigError
-    (a secret is missing) when built.
+    (a secret is missing, or ca_file cannot be used) when built.
     """
 
     def __init__(
@@ -63,6 +65,7 @@ class Engine:
         self._clock = clock
         self._trace = trace
         self.profile = build(destination, environ)
+        self._proxy = proxy_of(destination, environ)
         self._watchdog = Watchdog(clock.monotonic_s)
         self._network = Network()
         # Without the values in their queries: keys are sometimes sent there.
@@ -125,16 +128,25 @@ class Engine:
 
     def _make_pool(self) -> ConnectionPool:
         d = self.destination
-        connectors: list[Connector] = [
-            WatchedConnector(
-                self._network,
-                url,
-                connect_timeout_s=d.connect_timeout_s,
-                read_timeout_s=d.read_timeout_s,
-                ca_file=d.ca_file,
-            )
-            for url in d.urls
-        ]
+        try:
+            connectors: list[Connector] = [
+                WatchedConnector(
+                    self._network,
+                    url,
+                    connect_timeout_s=d.connect_timeout_s,
+                    read_timeout_s=d.read_timeout_s,
+                    ca_file=d.ca_file,
+                    proxy=self._proxy,
+                )
+                for url in d.urls
+            ]
+        except OSError as error:  # SSLError is one: a file without a certificate
+            key = f"destinations.{d.name}.ca_file"
+            why = f"{d.ca_file} cannot be used: {error.strerror or error}"
+            raise ConfigError(
+                [ConfigProblem(key, why, "Name a readable PEM file")],
+                source=f"destination {d.name}",
+            ) from error
         retirement = Retirement(
             d.connection_max_age_s, d.connection_max_requests, d.connection_idle_s
         )
@@ -173,7 +185,7 @@ class Engine:
         def make_delivery(settler: Settler) -> Delivery:
             return Delivery(
                 self.profile,
-                Route(d.urls[0], d.id_header),
+                Route(d.urls[0], d.id_header, d.gzip_from_bytes),
                 adapter,
                 WireGate(exchange, settler, self._clock, self.stopping),
                 worker=self._worker,
