@@ -17,6 +17,7 @@ from paceline.errors import PayloadError
 from paceline.version import __version__
 from paceline_workers.gate import CalledOff, WireGate
 from paceline_workers.outcome import Kind, Outcome, Reply, dispose, judge_failure
+from paceline_workers.packing import packed
 from paceline_workers.providers.base import Profile, RenderedRequest
 from paceline_workers.ratelimit import parse_rate_limit
 from paceline_workers.transports.adapter import GatedAdapter, GatedRequest
@@ -32,10 +33,12 @@ log = logging.getLogger("paceline.delivery")
 @dataclass(frozen=True, slots=True)
 class Route:
     """Where requests of a destination go: its URL as it is shown (the connection decides which of
-    several), and the header that carries the message's id ("" for none)."""
+    several), the header that carries the message's id ("" for none), and from how many bytes on
+    bodies are packed (0: never)."""
 
     url: str
     id_header: str
+    gzip_from_bytes: int = 0
 
 
 class Delivery:
@@ -68,7 +71,9 @@ class Delivery:
         back.
         """
         try:
-            rendered = self._profile.render(leased.id, leased.payload)
+            rendered = packed(
+                self._profile.render(leased.id, leased.payload), self._route.gzip_from_bytes
+            )
         except PayloadError as error:
             return self._unfit(leased, error)
         permits: list[Permit] = []

@@ -150,11 +150,12 @@ class GatedAdapter(BaseAdapter):
 
     def _exchange(self, request: GatedRequest, link: Link) -> requests.Response:
         sock = link.wire.sock
+        fields = link.wire.fields
         pieces = request_bytes(
             request.method or "POST",
             link.target,
             link.wire.host,
-            request.headers,
+            {**request.headers, **fields} if fields else request.headers,
             request.body,  # type: ignore[arg-type]
         )
         before = link.wire.acked()
