@@ -38,9 +38,6 @@ from paceline.records import Ended, Live, decode
 
 #: Payloads are fetched in pieces of at most this many bytes, so that one reply stays small.
 FETCH_BYTES = 4 * 1024 * 1024
-#: Messages taken in by one call of the function: one fsync for all of them, and Redis serves nobody
-#: else for about as many times 40 us.
-TOGETHER = 50
 FOREVER = -1
 #: Messages in one reply, and what one is taken to have where nothing is known.
 _MOST_IN_PIECE, _UNKNOWN_BYTES = 1000, 8192
@@ -82,63 +79,63 @@ class OutboxStore:
             raise reply
         return reply
 
-    def enqueue_many(
-        self, messages: Sequence[Message]
-    ) -> list[Literal["new", "already"] | PacelineError]:
+    def enqueue_many(self, messages: Sequence[Message]) -> list[intake.Answer]:
         """One answer a message, in order. A refused one is its error, and does not hinder the
         others. May be repeated. Raises RedisError when the call as a whole failed: then some may
         have been accepted."""
-        replies = self._enqueue_together(messages) if len(messages) > 1 else None
-        if replies is None:
-            replies = self._enqueue_singly(messages)
-        return [
-            intake.refusal(reply, message)
-            if isinstance(reply, ResponseError)
-            else intake.word(reply)
-            for reply, message in zip(replies, messages, strict=True)
-        ]
+        found: list[intake.Answer] = []
+        for at in range(0, len(messages), intake.BULK):
+            piece = messages[at : at + intake.BULK]
+            [reply] = self._send([self.enqueue_command(piece)])
+            found += self.enqueue_answers(reply, piece)
+        return found
 
-    def _enqueue_singly(self, messages: Sequence[Message]) -> list[Any]:
-        """By the function that every version of the library has."""
-        for again in (False, True):
-            pipe = self.client.pipeline(transaction=False)
-            for message in messages:
-                self._put_enqueue(pipe, "paceline_enqueue", [message])
-            replies = pipe.execute(raise_on_error=False)
-            if again or not any(intake.is_missing_function(reply) for reply in replies):
-                break
+    def enqueue_command(self, messages: Sequence[Message]) -> intake.Command:
+        """The command that hands over at most BULK messages, for who sends it himself."""
+        return intake.command(self.tag, messages, self._now())
+
+    def enqueue_answers(self, reply: Any, messages: Sequence[Message]) -> list[intake.Answer]:
+        """What that command's reply says, as ``enqueue_many``. Where the library there is missing
+        or older, ours is loaded, and the messages are handed over here."""
+        found = intake.answers(reply, messages)
+        return self._enqueue_anyhow(messages) if found is None else found
+
+    def _enqueue_anyhow(self, messages: Sequence[Message]) -> list[intake.Answer]:
+        refused: ResponseError | None = None
+        try:
             scripts.load_library(self.client)
-        return replies
+        except ResponseError as error:  # not allowed: who may, the daemon, has not done it yet
+            refused = error
+        [reply] = self._send([self.enqueue_command(messages)])
+        found = intake.answers(reply, messages)
+        if found is not None:
+            return found
+        replies = self._send_together(messages) or self._send(
+            [intake.singly(self.tag, message, self._now()) for message in messages]
+        )
+        if refused is not None and any(intake.is_missing_function(reply) for reply in replies):
+            raise refused
+        return [intake.answer(r, message) for r, message in zip(replies, messages, strict=True)]
 
-    def _enqueue_together(self, messages: Sequence[Message]) -> list[Any] | None:
-        """One call for TOGETHER messages, several calls in one round trip. None where the library
-        is older and may not be replaced from here."""
-        pieces = [messages[at : at + TOGETHER] for at in range(0, len(messages), TOGETHER)]
-        for again in (False, True):
-            pipe = self.client.pipeline(transaction=False)
-            for piece in pieces:
-                self._put_enqueue(pipe, "paceline_enqueue_many", piece)
-            replies = pipe.execute(raise_on_error=False)
-            if not any(intake.is_missing_function(reply) for reply in replies):
-                break
-            try:
-                loaded = not again and scripts.load_library(self.client)
-            except ResponseError:  # not allowed: who may, the daemon, has not done it yet
-                loaded = False
-            if not loaded:
-                return None
-        answers: list[Any] = []
+    def _send_together(self, messages: Sequence[Message]) -> list[Any]:
+        """By the function of the library before ours; empty where there is none."""
+        most = intake.TOGETHER
+        pieces = [messages[at : at + most] for at in range(0, len(messages), most)]
+        replies = self._send([intake.together(self.tag, piece, self._now()) for piece in pieces])
+        if any(intake.is_missing_function(reply) for reply in replies):
+            return []
+        found: list[Any] = []
         for reply, piece in zip(replies, pieces, strict=True):
-            answers += [reply] * len(piece) if isinstance(reply, ResponseError) else reply
-        return answers
+            found += [reply] * len(piece) if isinstance(reply, ResponseError) else reply
+        return found
 
-    def _put_enqueue(self, pipe: Any, function: str, messages: Sequence[Message]) -> None:
-        arguments: list[scripts.Argument] = []
-        for message in messages:
-            arguments += (message.payload, intake.options(message))
-        if self._now_us is not None:
-            arguments.append(str(self._now_us()))
-        pipe.execute_command("FCALL", function, 1, self.tag, *arguments)
+    def _send(self, commands: Sequence[intake.Command]) -> list[Any]:
+        """In one write; error replies are in their places."""
+        pipe: Any = self.client.pipeline(transaction=False)
+        for command in commands:
+            pipe.execute_command(*command)
+        replies: list[Any] = pipe.execute(raise_on_error=False)
+        return replies
 
     # -- the scheduler's side ---------------------------------------------------------------
 

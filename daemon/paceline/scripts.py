@@ -24,7 +24,7 @@ PARTS = ("lib", "merged", "health", "tenants")
 
 #: The function library's version: a daemon loads its own where the one present is lower, never
 #: where it is higher (an older daemon in a rolling upgrade must not take a newer one back).
-LIBRARY_VERSION = 2
+LIBRARY_VERSION = 3
 
 
 @cache
