@@ -13,8 +13,8 @@ from typing import NamedTuple
 
 #: What stands before the id of a merged request where it is spoken of like a message.
 MARK = "+"
-#: When the oldest and the newest member was accepted, the sum over all (unix microseconds), the bytes
-#: of all payloads, marks.
+#: When the oldest and the newest member was accepted, the sum over all (unix microseconds), the
+#: bytes of all payloads, marks.
 _HEAD = struct.Struct(">ddddB")
 _DOUBLE = struct.Struct(">d")
 _SOME_EXPIRE, _SOME_TRIED = 1, 2

@@ -22,7 +22,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from typing import Any, Literal, TypeGuard
 
 import msgspec
 import redis
@@ -209,7 +209,7 @@ class OutboxStore:
                     yield leased
 
     def fetch_values(self, taken: Taken) -> Iterator[Sequence[tuple[str, bytes | None]]]:
-        """The strings of a batch as they are in Redis, piece by piece, in order: see ``leased_of``."""
+        """The strings of a batch as they are in Redis, piece by piece, in order (``leased_of``)."""
         ids = list(taken.sizes)
         # Where sizes are not known, what was seen tells how many are safe to ask for.
         largest = max(max(taken.sizes.values(), default=0), _UNKNOWN_BYTES)
@@ -237,9 +237,9 @@ class OutboxStore:
         priority: str,
         tenant: str = "",
     ) -> set[str] | None:
-        """Messages that this worker holds -> one merged request, held by it under a lease of its own,
-        whose nonce is its id (16 characters). ``body`` is kept until it settles. All members are of
-        one ``priority`` and ``tenant``. May be repeated.
+        """Messages that this worker holds -> one merged request, held by it under a lease of its
+        own, whose nonce is its id (16 characters). ``body`` is kept until it settles. All members
+        are of one ``priority`` and ``tenant``. May be repeated.
 
         Returns None, or the ids that are not this worker's any more: then nothing was frozen.
         """
@@ -251,17 +251,17 @@ class OutboxStore:
         return None if _text(reply[0]) == "frozen" else {_text(i) for i in reply[1:]}
 
     def members(self, request_id: str) -> list[str]:
-        """The ids in a merged request, in the order of its body; for a while after it was taken apart
-        too. [] where there is none."""
+        """The ids in a merged request, in the order of its body; for a while after it was taken
+        apart too. [] where there is none."""
         kept: Any = self.client.get(self._key(f"qm:{request_id}"))
         return list(merged.unpack(kept)) if kept else []
 
-    def fetch_members(self, request_id: str, nonce: str) -> list[Leased]:
-        """Those of a merged request that was taken apart, as they are held under ``nonce`` now."""
+    def fetch_members(self, request_id: str, nonce: str) -> list[tuple[str, bytes]]:
+        """The strings of those of a merged request that was taken apart, as they are held under
+        ``nonce`` now."""
         ids = self.members(request_id)
-        values = self.fetch_values(Taken("batch", nonce, dict.fromkeys(ids, 0)))
-        held = [leased_of(i, nonce, value) for piece in values for i, value in piece]
-        return [leased for leased in held if leased is not None and leased.head.nonce == nonce]
+        pieces = self.fetch_values(Taken("batch", nonce, dict.fromkeys(ids, 0)))
+        return [(i, value) for piece in pieces for i, value in piece if _is_held(value, nonce)]
 
     def begin(self, gate: scripts.Pinned, message_id: str, nonce: str, size: int = 0) -> Permit:
         """The gate at the wire, for a request of ``size`` bytes. May be repeated: a permit more is
@@ -462,9 +462,13 @@ def new_nonce() -> str:
     return secrets.token_hex(8)
 
 
+def _is_held(value: bytes | None, nonce: str) -> TypeGuard[bytes]:
+    return value is not None and value[:2] in (b"PL", b"PB") and value[6:22] == nonce.encode()
+
+
 def leased_of(message_id: str, nonce: str, value: bytes | None) -> Leased | None:
-    """What was fetched as the message it is; None where it is not held under ``nonce`` (any more), as
-    far as its string tells: one that was taken unread says ready still, and ``begin`` knows."""
+    """What was fetched as the message it is; None where it is not held under ``nonce`` (any more),
+    as far as its string tells: one that was taken unread says ready still, and ``begin`` knows."""
     try:
         head = decode(value or b"")
     except ValueError:

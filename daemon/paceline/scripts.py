@@ -19,7 +19,8 @@ from redis.exceptions import NoScriptError, ResponseError
 
 Argument = str | bytes | int | float
 
-#: Texts that scripts share, each put in the place of its ``--@name`` line; the first may hold others.
+#: Texts that scripts share, each put in the place of its ``--@name`` line; the first may hold
+#: others.
 PARTS = ("lib", "merged", "health", "tenants")
 
 #: The function library's version: a daemon loads its own where the one present is lower, never

@@ -34,6 +34,8 @@ def script_numbers(destination: Destination) -> dict[str, int | float | str]:
         "probe_us": _us(destination.probe_after_s),
         # How long the result of a probe may take.
         "probe_wait_us": _us(destination.connect_timeout_s + destination.total_timeout_s + 5.0),
+        "merge_most": destination.merge.most,
+        "merge_ambiguous": destination.merge.on_ambiguous,
         "bytes_per_s": destination.bytes_per_s,
         "fallback": destination.fallback or "",
         "tenants": json.dumps(

@@ -24,7 +24,9 @@ from paceline.settings import Destination
 from paceline_workers.delivery import Delivery, Route
 from paceline_workers.exchange import Exchange
 from paceline_workers.gate import WireGate
+from paceline_workers.merger import Merger
 from paceline_workers.pending import PendingQueue
+from paceline_workers.providers.base import Merging
 from paceline_workers.providers.registry import build
 from paceline_workers.sender import QUEUE_S, Sender
 from paceline_workers.settler import Settler
@@ -191,6 +193,7 @@ class Engine:
                 worker=self._worker,
                 clock=self._clock,
                 rand=random.random,
+                on_ambiguous=d.merge.on_ambiguous,
             )
 
         def settler_of(settled: Callable[[Sequence[Settlement]], None]) -> Settler:
@@ -204,5 +207,22 @@ class Engine:
             settler_of,
             clock=self._clock,
             total_timeout_s=d.total_timeout_s,
+            stopping=self.stopping,
+            merger_of=self._merger_of(),
+            members=self._store.members,
+        )
+
+    def _merger_of(self) -> Callable[[Sender], Merger] | None:
+        """How to make what puts many messages in one request; None where each goes alone."""
+        profile, merge = self.profile, self.destination.merge
+        if merge.most < 2 or not isinstance(profile, Merging):
+            return None
+        return lambda sender: Merger(
+            profile,
+            merge,
+            self._store,
+            sender,
+            worker=self._worker,
+            clock=self._clock,
             stopping=self.stopping,
         )

@@ -70,6 +70,8 @@ class BatchTaker:
         if taken is None or taken.status != "batch" or not taken.sizes:
             return 0
         try:
+            if self._sender.merger is not None:
+                return self._sender.merger.accept(taken, meanwhile)
             return self._sender.accept(
                 taken.nonce, taken.sizes, self._store.fetch(taken), meanwhile
             )

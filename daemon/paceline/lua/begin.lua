@@ -85,7 +85,7 @@ local function ask(id, nonce, size)
     return {'gone', 'cancelled'}
   end
   if is_over(m, now, max_age_us) then
-    expire_message(m, now)
+    expire_message(m, now, max_age_us)
     probe_is_gone(id)
     return {'gone', 'expired'}
   end

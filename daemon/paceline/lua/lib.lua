@@ -239,11 +239,23 @@ local function is_over(m, now, max_age_us)
   return (m.expires > 0 and m.expires <= now) or m.at + max_age_us <= now
 end
 
--- One member of a merged request that never began is over: the others go on without it.
-local function expire_message(m, now)
+-- Of a merged request that never began those that are over end, and the others go back to their places,
+-- to be merged anew.
+local function expire_message(m, now, max_age_us)
   leave(m)
-  if is_request(m.id) and m.attempts == 0 then return thaw(m, 'R', now) end
-  bump('expired', finish(m, 'X', now, m.nonce))
+  if not is_request(m.id) or m.attempts > 0 then
+    bump('expired', finish(m, 'X', now, m.nonce))
+    return
+  end
+  local all = members_of(m.id)
+  thaw(m, 'R', now)
+  each_member(all, function(id)
+    local one = read(id)
+    if one and one.state == 'R' and is_over(one, now, max_age_us) then
+      leave(one)
+      bump('expired', finish(one, 'X', now, one.nonce))
+    end
+  end)
 end
 
 -- Requests a second now: as configured or set live, and not above the pace that results allow.

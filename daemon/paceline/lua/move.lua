@@ -94,7 +94,7 @@ local function depart(id)
   end
   if m.tries > 0 then return end
   if is_over(m, now, max_age_us) then
-    expire_message(m, now)
+    expire_message(m, now, max_age_us)
     left = left and left - 1
     return
   end

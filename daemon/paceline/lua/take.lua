@@ -67,7 +67,7 @@ local function keep(id)
   -- A place without its message: somebody deleted the key. audit tells; nothing stalls.
   if not m or m.state ~= 'R' then return end
   if is_over(m, now, max_age_us) then
-    expire_message(m, now)
+    expire_message(m, now, max_age_us)
     return
   end
   m.state, m.nonce = 'L', nonce
