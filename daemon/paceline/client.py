@@ -90,7 +90,7 @@ class Status:
 class Outbox:
     """The producers' side of Paceline. Thread-safe.
 
-    ``client`` must hand out bytes and have two connections at least for each thread that sends many.
+    ``client`` must hand out bytes, and have two connections for each thread that sends many.
     ``from_url`` builds one that repeats an enqueue whose answer was lost: the id makes that safe.
     """
 
