@@ -19,6 +19,7 @@ from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Self
 
+import msgspec
 import redis
 import redis.exceptions
 
@@ -48,8 +49,7 @@ _OPTIONS_TTL_S = 10.0
 _POLL_FIRST_S, _POLL_MOST_S = 0.01, 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """An accepted message. ``status`` is "new", or "already": the same was accepted before."""
 
     id: str
@@ -90,9 +90,8 @@ class Status:
 class Outbox:
     """The producers' side of Paceline. Thread-safe.
 
-    ``client`` must hand out bytes and have two connections at least for each thread that sends
-    many. ``from_url`` builds one that repeats an enqueue whose answer was lost: the id makes that
-    safe.
+    ``client`` must hand out bytes, and have two connections for each thread that sends many.
+    ``from_url`` builds one that repeats an enqueue whose answer was lost: the id makes that safe.
     """
 
     def __init__(self, client: redis.Redis) -> None:
