@@ -120,15 +120,8 @@ def read(body: bytes, marker: str) -> Accounted:
         raise Refusal(413, "", f"the body is over {MOST_BODY_BYTES} bytes")
     try:
         asked = _decode(body)
-    except msgspec.ValidationError as exc:
-        missing = "missing required field" in str(exc)
-        raise Refusal(422, "1400" if missing else "1300", str(exc)) from exc
-    except UnicodeDecodeError as exc:
-        raise Refusal(400, "1305", str(exc)) from exc
-    except msgspec.DecodeError as exc:
-        if not _is_utf8(body):
-            raise Refusal(400, "1305", "the body is not UTF-8") from exc
-        raise Refusal(422, "1300", "Problems parsing request as JSON") from exc
+    except (msgspec.DecodeError, UnicodeDecodeError) as exc:
+        raise _unreadable(body, exc) from exc
     _check_content(asked.content)
     _check_length("campaign_id", asked.campaign_id, _MOST_CAMPAIGN)
     _check_length("description", asked.description, _MOST_DESCRIPTION)
@@ -234,9 +227,12 @@ def _check_object(name: str, raw: msgspec.Raw, most: int, too_large: str) -> Non
         raise Refusal(422, too_large, f"{name} is limited to {most} bytes")
 
 
-def _is_utf8(body: bytes) -> bool:
+def _unreadable(body: bytes, error: Exception) -> Refusal:
     try:
         body.decode("utf-8")
-    except UnicodeDecodeError:
-        return False
-    return True
+    except UnicodeDecodeError as exc:
+        return Refusal(400, "1305", str(exc))
+    if not isinstance(error, msgspec.ValidationError):
+        return Refusal(422, "1300", "Problems parsing request as JSON")
+    missing = "missing required field" in str(error)
+    return Refusal(422, "1400" if missing else "1300", str(error))
