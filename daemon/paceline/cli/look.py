@@ -272,6 +272,8 @@ def _message_text(found: Status, why: str, now: float) -> str:
         labels += [f"campaign {found.campaign}"] if found.campaign else []
         lines.append(f"  as          {', '.join(labels)}; {found.payload_bytes:,} bytes")
         lines.append(f"  attempts    {found.attempts} begun, {found.tries} charged")
+        if found.request:
+            lines.append(f"  request     {found.request}, merged with others")
     if found.provider_id and found.state != "moved":
         lines.append(f"  provider id {found.provider_id}")
     if found.cancel_asked:
@@ -292,6 +294,9 @@ def attempt_line(attempt: Mapping[str, Any]) -> str:
         parts.append(in_words(float(attempt["latency_ms"]) / 1e3))
     if attempt.get("worker"):
         parts.append(f"by {attempt['worker']}")
+    if attempt.get("members"):
+        others = int(attempt["members"]) - 1
+        parts.append(f"in request {attempt.get('request')} with {others:,} others")
     return "  ".join(parts)
 
 
