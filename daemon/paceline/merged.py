@@ -7,8 +7,10 @@ app can have made such an id.
 from __future__ import annotations
 
 import struct
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import groupby
+from operator import itemgetter
 from typing import NamedTuple
 
 #: What stands before the id of a merged request where it is spoken of like a message.
@@ -18,8 +20,8 @@ MARK = "+"
 _HEAD = struct.Struct(">ddddB")
 _DOUBLE = struct.Struct(">d")
 _SOME_EXPIRE, _SOME_TRIED = 1, 2
-#: After the id: attempts and tries, the payload's SHA-1, when it was accepted.
-_AFTER_ID = 4 + 20 + 8
+#: After the id: the payload's SHA-1, when it was accepted.
+_AFTER_ID = 20 + 8
 _UNTRIED, _NEVER = bytes(4), bytes(8)
 
 
@@ -41,19 +43,22 @@ class Member(NamedTuple):
 @dataclass(frozen=True, slots=True)
 class Packed:
     """The members of one request as ``freeze`` takes them. ``place`` and ``expires`` are doubles as
-    a header holds them; ``members`` nonces, each with the members held under it, in order; the same
-    nonce comes again where others stand between."""
+    a header holds them; ``held`` whether headers say who holds them; ``members`` nonces, each with
+    the size of its batch where all of it goes in (else 0) and the members held under it, in order;
+    the same nonce comes again where others stand between."""
 
     count: int
     tries: int
     place: bytes
     expires: bytes
     head: bytes
-    members: list[str | bytes]
+    held: bool
+    members: list[str | bytes | int]
 
 
-def pack(members: Sequence[Member]) -> Packed:
-    """``members`` in the order of the body; at least one."""
+def pack(members: Sequence[Member], batches: Mapping[str, int]) -> Packed:
+    """``members`` in the order of the body; at least one. ``batches``: how many were taken under
+    each nonce, as far as that is known."""
     accepted = [it.head[32:40] for it in members]
     tried = {it.head[2:6] for it in members}
     expires = {it.head[40:48] for it in members} - {_NEVER}
@@ -72,23 +77,21 @@ def pack(members: Sequence[Member]) -> Packed:
         place=min(it.head[24:32] for it in members),
         expires=min(expires, default=_NEVER),
         head=head,
-        members=_by_nonce(members),
+        held=any(it.head[1:2] != b"R" for it in members),
+        members=_by_nonce(members, batches),
     )
 
 
-def _by_nonce(members: Iterable[Member]) -> list[str | bytes]:
-    packed: list[str | bytes] = []
-    pieces: list[bytes] = []
-    last: str | None = None
-    for message_id, nonce, head, sha1, _ in members:
-        if nonce != last:
-            if last is not None:
-                packed += (last, b"".join(pieces))
-            last, pieces = nonce, []
-        name = message_id.encode()
-        pieces.append(b"%c%b%b%b%b" % (len(name), name, head[2:6], sha1, head[32:40]))
-    if last is not None:
-        packed += (last, b"".join(pieces))
+def _by_nonce(members: Iterable[Member], batches: Mapping[str, int]) -> list[str | bytes | int]:
+    packed: list[str | bytes | int] = []
+    for nonce, group in groupby(members, itemgetter(1)):
+        pieces = [
+            b"%c%b%b%b" % (len(name), name.encode(), sha1, head[32:40])
+            for name, _, head, sha1, _ in group
+        ]
+        # One that had lost a message before is not what was taken: it is walked.
+        whole = len(pieces) == batches.get(nonce)
+        packed += (nonce, len(pieces) if whole else 0, b"".join(pieces))
     return packed
 
 

@@ -22,6 +22,7 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from types import MappingProxyType
 from typing import Any, Literal, TypeGuard
 
 import msgspec
@@ -236,17 +237,20 @@ class OutboxStore:
         *,
         priority: str,
         tenant: str = "",
+        batches: Mapping[str, int] = MappingProxyType({}),
     ) -> set[str] | None:
         """Messages that this worker holds -> one merged request, held by it under a lease of its
         own, whose nonce is its id (16 characters). ``body`` is kept until it settles. All members
-        are of one ``priority`` and ``tenant``. May be repeated.
+        are of one ``priority`` and ``tenant``. ``batches``: how many were taken under each nonce,
+        where that is known: a batch that goes in whole costs less. May be repeated.
 
         Returns None, or the ids that are not this worker's any more: then nothing was frozen.
         """
-        packed = merged.pack(members)
+        packed = merged.pack(members, batches)
         reply = self._run(
             "freeze", worker, request_id, body, PRIORITY_DIGITS[priority], tenant, packed.tries,
-            packed.place, packed.expires, packed.count, packed.head, *packed.members,
+            packed.place, packed.expires, packed.count, packed.head,
+            int(packed.held), *packed.members,
         )  # fmt: skip
         return None if _text(reply[0]) == "frozen" else {_text(i) for i in reply[1:]}
 

@@ -36,7 +36,9 @@ def freeze(post: Post, taken: Taken, request: str = R1, ids: Sequence[str] | Non
     assert try_freeze(post, taken, request, chosen) is None
 
 
-def try_freeze(post: Post, taken: Taken, request: str, ids: Sequence[str]) -> set[str] | None:
+def try_freeze(
+    post: Post, taken: Taken, request: str, ids: Sequence[str], size: int | None = None
+) -> set[str] | None:
     values = {i: v for piece in post.store.fetch_values(taken) for i, v in piece}
     members = [member(i, taken.nonce, values[i] or b"") for i in ids]
     first = decode(values[ids[0]] or b"")
@@ -44,6 +46,7 @@ def try_freeze(post: Post, taken: Taken, request: str, ids: Sequence[str]) -> se
     return post.store.freeze(
         "ann", request, b"BODY-" + request.encode(), members,
         priority=first.priority, tenant=first.tenant,
+        batches={taken.nonce: len(taken.sizes) if size is None else size},
     )  # fmt: skip
 
 
@@ -130,6 +133,54 @@ def test_what_is_not_this_workers_any_more_stops_the_freeze_and_is_named(post: P
     assert post.store.members(R1) == []
     assert try_freeze(post, taken, R1, ["m0", "m2"]) is None
     assert post.store.members(R1) == ["m0", "m2"]
+
+
+def test_a_whole_batch_that_has_lost_a_message_is_walked(post: Post) -> None:
+    post.put_many("m", 3)
+    taken = post.take(3)
+    assert post.store.cancel(["m1"]) == ["cancelled"]
+    assert try_freeze(post, taken, R1, ["m0", "m1", "m2"], size=3) == {"m1"}
+    assert try_freeze(post, taken, R1, ["m0", "m2"], size=3) is None
+    assert post.state("m0") == "leased"
+
+
+def test_a_late_yes_for_one_that_goes_with_others_by_now_is_remembered(post: Post) -> None:
+    post.put("early")
+    alone = post.take(1)
+    post.begin("early", alone.nonce)
+    post.reap(12)
+    post.put_many("m", 2)
+    again = take_again(post, 3)
+    freeze(post, again)
+    post.begin("+" + R1, R1)
+    assert post.settle("early", alone.nonce, "sent") == "late"
+    assert post.settle("+" + R1, R1, "dead", charge=True) == "ok"
+    assert law(post) == {"accepted": 3, "sent": 1, "dead": 2}
+
+
+def test_such_a_one_that_is_sent_with_the_others_is_a_duplicate(post: Post) -> None:
+    post.put("early")
+    alone = post.take(1)
+    post.begin("early", alone.nonce)
+    post.reap(12)
+    post.put_many("m", 2)
+    freeze(post, take_again(post, 3))
+    post.begin("+" + R1, R1)
+    assert post.settle("early", alone.nonce, "sent") == "late"
+    assert post.settle("+" + R1, R1, "sent") == "ok"
+    assert law(post) == {"accepted": 3, "sent": 3}
+    assert post.store.census().counters["duplicates"] == 1
+
+
+def test_a_late_yes_takes_one_out_of_a_request_that_never_began(post: Post) -> None:
+    post.put("early")
+    alone = post.take(1)
+    post.begin("early", alone.nonce)
+    post.reap(12)
+    post.put_many("m", 2)
+    freeze(post, take_again(post, 3))
+    assert post.settle("early", alone.nonce, "sent") == "won"
+    assert law(post) == {"accepted": 3, "sent": 1, "ready": 2}
 
 
 def test_members_of_several_batches_keep_the_order_of_the_body(post: Post) -> None:

@@ -38,6 +38,8 @@ _AS_TAKEN = (b"PR", b"PL")
 #: Messages that wait for others of their kind, in full requests.
 _HELD_REQUESTS = 4
 _AGAIN_S = 0.2
+#: Batches whose size is remembered: older ones are walked when they are frozen.
+_REMEMBERED = 32
 
 log = logging.getLogger("paceline.merger")
 
@@ -87,6 +89,7 @@ class Merger:
         self._groups = Grouping(
             merge.most, merge.max_bytes, merge.linger_s, _HELD_REQUESTS * merge.most
         )
+        self._taken: dict[str, int] = {}  # how many, of the last batches
         self._changed = threading.Condition()
         self._outage = Outage(log, "freeze")
         self._thread = threading.Thread(target=self._run, name="merger", daemon=True)
@@ -119,6 +122,9 @@ class Merger:
         """
         missing = dict.fromkeys(taken.sizes)
         self._desk.adopt(taken.nonce, missing)
+        self._taken[taken.nonce] = len(missing)
+        if len(self._taken) > _REMEMBERED:
+            del self._taken[next(iter(self._taken))]
         # One that comes alone may be a probe of the breaker's, and nothing is gained by waiting.
         alone = len(missing) == 1
         accepted = 0
@@ -227,7 +233,13 @@ class Merger:
             body = self._profile.join(group.likeness.shared, group.parts)
             try:
                 changed = self._store.freeze(
-                    self._worker, request_id, body, group.members, priority=priority, tenant=tenant
+                    self._worker,
+                    request_id,
+                    body,
+                    group.members,
+                    priority=priority,
+                    tenant=tenant,
+                    batches=self._taken,
                 )
             except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
                 # The answer may have been lost, not the call: asked again, it answers the same.

@@ -11,31 +11,18 @@
 T = KEYS[1]
 local now, words = clock(ARGV[1]), {}
 
-local function begun_request(m)
-  local request = read('+' .. m.nonce)
-  return not request or request.attempts > 0
-end
-
--- A merged request that never began: the others go back to their places, to be merged anew.
-local function out_of_request(m)
-  local request = read('+' .. m.nonce)
-  leave(request)
-  thaw(request, 'R', now)
-  return read(m.id)
-end
-
 for i = 2, #ARGV do
   local id, word = ARGV[i], nil
   local m = read(id)
+  if m and locate(m).state == 'Q' then m = out_of_request(m, now) or m end
   if not m then
     word = redis.call('EXISTS', K('m:' .. id)) == 1 and 'ended' or 'unknown'
   elseif m.state == 'D' then word = 'dead'
   elseif m.state == 'K' then word = 'parked'
-  elseif m.state == 'Q' and begun_request(m) or m.state == 'B' then
-    m.flag, word = 'c', 'begun'
-    write(m)
+  elseif m.state == 'Q' or m.state == 'B' then
+    word = 'begun'
+    redis.call('SETRANGE', K('m:' .. id), 23, 'c')
   else
-    if m.state == 'Q' then m = out_of_request(m) end
     leave(m)
     finish(m, 'C', now, m.nonce)
     bump('cancelled')

@@ -10,6 +10,7 @@ T = KEYS[1]
 local now, count = clock(ARGV[1]), 0
 for _, id in ipairs(redis.call('ZRANGEBYSCORE', K('e'), '-inf', now, 'LIMIT', 0, ARGV[2])) do
   local m = read(id)
+  if m then locate(m) end
   if m and (m.state == 'R' or m.state == 'W') then
     expire_message(m, now)
     count = count + 1

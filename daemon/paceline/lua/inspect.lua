@@ -10,14 +10,6 @@
 T = KEYS[1]
 local out = {}
 
--- The nonce under which one is held whose header does not say so yet (held, in lib.lua).
-local function unread_by(m)
-  if redis.call('ZSCORE', K('r:' .. m.prio .. ':' .. m.tenant), m.id) then return nil end
-  for _, nonce in ipairs(redis.call('ZRANGE', K('batches'), 0, -1)) do
-    if redis.call('SISMEMBER', K('b:' .. nonce), m.id) == 1 then return nonce end
-  end
-end
-
 for i = 1, #ARGV do
   local id = ARGV[i]
   local m = read(id)
@@ -26,18 +18,14 @@ for i = 1, #ARGV do
     out[i] = record and {record} or ''
   else
     local there, worker, head = false, '', redis.call('GETRANGE', K('m:' .. id), 0, 21)
-    local nonce = m.state == 'R' and unread_by(m)
-    if nonce then
-      m.state, m.nonce = 'L', nonce
-      head = 'PL' .. string.sub(head, 3, 6) .. nonce
-    end
+    local said = m.state
+    if locate(m).state ~= said then head = 'P' .. m.state .. string.sub(head, 3, 6) .. m.nonce end
     if m.state == 'Q' then
       -- As the request is, with the request's id for a nonce.
       local request = read('+' .. m.nonce)
       if request then
-        local its = request.state == 'R' and unread_by(request)
-        if its then request.state, request.nonce = 'L', its end
-        there = string.find(redis.call('GET', K('qm:' .. m.nonce)) or '', string.char(#id) .. id, 34, true)
+        locate(request)
+        there = true
         worker = redis.call('HGET', K('bm:' .. request.nonce), 'worker') or ''
         head = 'P' .. string.lower(request.state) .. string.sub(head, 3)
       end

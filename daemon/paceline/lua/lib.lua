@@ -8,8 +8,8 @@
 -- One key a message keeps a queued kilobyte cheap; the header changes in place (SETRANGE), so a
 -- state change neither copies the payload nor logs it again.
 --   offset 0  c1  'P'
---          1  c1  state: R ready, W scheduled, L leased, B leased and begun, D dead, K parked,
---                 Q in a merged request, whose id is the nonce (merged.lua)
+--          1  c1  state: R ready, W scheduled, L leased, B leased and begun, D dead, K parked. One of
+--                 a destination that merges says R too while it is held or in a request (locate)
 --          2  H   attempts begun (requests that may have reached the wire)
 --          4  H   tries charged
 --          6  c16 nonce of the batch that holds it, or that held it last (the fencing token)
@@ -127,18 +127,28 @@ local function held(m, nonce)
   return true
 end
 
-local function from_any_batch(m)
+-- Where one is that says ready: in its place, or held (L), or in a merged request (Q), whose nonce or id
+-- becomes its nonce. To be asked before one leaves that was not found in a container.
+local function locate(m)
+  if m.state ~= 'R' or redis.call('ZSCORE', K('r:' .. m.prio .. ':' .. m.tenant), m.id) then return m end
   for _, nonce in ipairs(redis.call('ZRANGE', K('batches'), 0, -1)) do
-    if redis.call('SREM', K('b:' .. nonce), m.id) == 1 then
-      touched[nonce] = true
-      return
+    if redis.call('SISMEMBER', K('b:' .. nonce), m.id) == 1 then
+      m.state, m.nonce = 'L', nonce
+      return m
     end
   end
+  for _, request in ipairs(redis.call('HKEYS', K('q'))) do
+    if redis.call('SISMEMBER', K('qs:' .. string.sub(request, 2)), m.id) == 1 then
+      m.state, m.nonce = 'Q', string.sub(request, 2)
+      return m
+    end
+  end
+  return m
 end
 
 local function from_ready(m)
   local place = K('r:' .. m.prio .. ':' .. m.tenant)
-  if redis.call('ZREM', place, m.id) == 0 then from_any_batch(m) end
+  redis.call('ZREM', place, m.id)
   if redis.call('EXISTS', place) == 0 then redis.call('ZREM', K('t:' .. m.prio), m.tenant) end
 end
 
@@ -203,10 +213,16 @@ end
 -- Out of a merged request, one by one (merged.lua). The request must have left its container.
 local function thaw(m, to, now, json)
   local count, wakes, leased = 0, false, {}
+  local late = redis.call('EXISTS', late_key(m.id)) == 1
   each_member(members_of(m.id), function(id)
     local one = read(id)
-    if not one or one.state ~= 'Q' or '+' .. one.nonce ~= m.id then return end
+    if not one or one.state ~= 'R' then return end
     count = count + 1
+    if late and redis.call('SISMEMBER', late_key(m.id), id) == 1 then
+      bump('sent', finish(one, 'S', now, string.sub(m.id, 2)))
+      bump('late_sent')
+      return
+    end
     one.attempts = math.min(one.attempts + m.attempts, 65535)
     one.tries = math.max(one.tries, m.tries)
     if one.flag == 'c' and (to == 'R' or to == 'L') then
@@ -233,6 +249,16 @@ local function thaw(m, to, now, json)
     redis.call('LTRIM', K('wake'), 0, 3)
   end
   return count
+end
+
+-- Out of a merged request that never began; the others go back to their places, to be merged anew. nil
+-- where it has begun: its bytes are not changed.
+local function out_of_request(m, now)
+  local request = read('+' .. m.nonce)
+  if not request or request.attempts > 0 then return nil end
+  leave(locate(request))
+  thaw(request, 'R', now)
+  return read(m.id)
 end
 
 local function is_over(m, now, max_age_us)

@@ -8,28 +8,33 @@
 --   attempts, tries  are the request's       seq, at   its oldest member's, until it has begun:
 --   campaign         its number of members   expires   the earliest; then at is the newest's and
 --                                                      expires 0, for it is judged as a whole
--- Its members stand in no container of their own: their state is Q, their nonce the request's id.
+-- Its members stand in no container of their own; their headers say what they said before.
 --   T:q         hash: +<id> -> number of members; what must be added to the containers' sizes
+--   T:qs:<id>   set: its members' ids
 --   T:qm:<id>   '>ddddB': when the oldest and the newest member was accepted, the sum over all, bytes
 --               of all payloads, marks (1: some expire, 2: some were tried before); then for each
---               member, in the order of the body: B length and id, attempts and tries HH, SHA-1 of its
---               payload c20, accepted at d
+--               member, in the order of the body: B length and id, SHA-1 of its payload c20, accepted
+--               at d
+--   T:late:<id> set: members of which another request's `sent` came while they were in this one,
+--               which had begun
 -- A request that never began thaws where it would go back: its members return to their places. One
 -- that has begun stays whole, but for these ends: thawed to dead or parked, each member on its own;
 -- and thawed to its lease, where the provider took it apart (results by member) or refused it as a
 -- whole, so that it is to be split. Then a record 'Z' of it stays with its members, for a late `sent`.
-local MEMBERS_HEAD, MEMBERS_HEAD_LEN, MEMBER_LEN = '>ddddB', 33, 33
+local MEMBERS_HEAD, MEMBERS_HEAD_LEN, MEMBER_LEN = '>ddddB', 33, 29
 
 local function is_request(id) return string.byte(id, 1) == 43 end
 
 local function members_key(id) return K('qm:' .. string.sub(id, 2)) end
+local function set_key(id) return K('qs:' .. string.sub(id, 2)) end
+local function late_key(id) return K('late:' .. string.sub(id, 2)) end
 
 -- Calls f(id, sha, at) for each member, in order; at: where its id ends.
 local function each_member(all, f)
   local at, last = MEMBERS_HEAD_LEN + 1, #all
   while at <= last do
     local len = string.byte(all, at)
-    f(string.sub(all, at + 1, at + len), string.sub(all, at + len + 5, at + len + 24), at + len)
+    f(string.sub(all, at + 1, at + len), string.sub(all, at + len + 1, at + len + 20), at + len)
     at = at + len + MEMBER_LEN
   end
 end
@@ -46,6 +51,7 @@ end
 -- The request itself ends. What never began leaves nothing.
 local function end_request(m, state, now, nonce, count, provider_id)
   redis.call('HDEL', K('q'), m.id)
+  redis.call('DEL', set_key(m.id), late_key(m.id))
   if m.attempts == 0 and state == 'Z' then
     redis.call('DEL', K('m:' .. m.id), members_key(m.id), K('a:' .. m.id))
     return
@@ -75,7 +81,7 @@ local function finish_request(m, state, now, nonce, provider_id, each)
   end)
   if each and not each(oldest, newest, sum, count) then
     each_member(all, function(_, _, at)
-      local accepted = struct.unpack('>d', all, at + 25)
+      local accepted = struct.unpack('>d', all, at + 21)
       each(accepted, accepted, accepted, 1)
     end)
   end
@@ -83,6 +89,8 @@ local function finish_request(m, state, now, nonce, provider_id, each)
   if marks >= 2 then
     for _, id in ipairs(ids) do call('PEXPIRE', K('a:' .. id), keep) end
   end
+  local late = redis.call('SCARD', late_key(m.id))
+  if late > 0 then bump(state == 'S' and 'duplicates' or 'sent_after_end', late) end
   bump('bytes', -bytes)
   end_request(m, state, now, nonce, count, provider_id)
   return count

@@ -109,24 +109,31 @@ local function late_sent(item, m, was_begun_elsewhere)
   if was_begun_elsewhere then bump('overtaken', count) end
 end
 
+-- From wherever it is by now. Of one that is in a merged request that has begun it is only noted: it
+-- goes with the others, and should the request be taken apart it has been sent.
+local function settle_late(item, m)
+  if locate(m).state == 'Q' then
+    local out = out_of_request(m, now)
+    if not out then
+      redis.call('SADD', K('late:' .. m.nonce), m.id)
+      bump('overtaken')
+      return 'late'
+    end
+    m = out
+  end
+  late_sent(item, m, m.state == 'B')
+  return 'won'
+end
+
 -- A merged request was sent after all, that has been taken apart since.
 local function late_members(item)
   local late, rid = 0, string.sub(item.id, 2)
   each_member(members_of(item.id), function(id, sha)
     local one = read(id)
     if not one then return end
-    if one.state == 'Q' then
-      local other = read('+' .. one.nonce)
-      if not other or other.attempts > 0 then
-        bump('overtaken')
-        return
-      end
-      leave(other)
-      thaw(other, 'R', now)
-      one = read(id)
+    if settle_late({id = id, nonce = rid, sha = sha, provider_id = item.provider_id}, one) == 'won' then
+      late = late + 1
     end
-    late_sent({nonce = rid, sha = sha, provider_id = item.provider_id}, one, one.state == 'B')
-    late = late + 1
   end)
   return late > 0 and 'won' or 'gone'
 end
@@ -157,10 +164,7 @@ local function settle_sent(item, m)
   end
   local ours = held(m, item.nonce)
   if item.record ~= '' and (not ours or m.attempts > 1) then note_attempt(item.id, item.record) end
-  if not ours then
-    late_sent(item, m, m.state == 'B')
-    return 'won'
-  end
+  if not ours then return settle_late(item, m) end
   leave(m)
   bump('sent', finish(m, 'S', now, item.nonce, item.sha, item.provider_id, observe_sent))
   return 'ok'

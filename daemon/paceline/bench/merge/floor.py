@@ -59,9 +59,7 @@ def _turn(store: OutboxStore, pinned: Pinned, count: int, *, merged: bool) -> in
 def _merged(store: OutboxStore, pinned: Pinned, taken: Taken) -> int:
     values = [(i, v) for piece in store.fetch_values(taken) for i, v in piece if v is not None]
     members = [
-        Member(
-            i, taken.nonce, v[:60], hashlib.sha1(v, usedforsecurity=False).digest(), len(v) - 60
-        )
+        Member(i, taken.nonce, v[:60], hashlib.sha1(v, usedforsecurity=False).digest(), len(v) - 60)
         for i, v in values
     ]
     request = new_nonce()
