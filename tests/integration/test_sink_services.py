@@ -10,7 +10,7 @@ import signal
 import subprocess
 import sys
 from collections.abc import Iterator
-from http.client import HTTPConnection, RemoteDisconnected
+from http.client import HTTPConnection, IncompleteRead, RemoteDisconnected
 from pathlib import Path
 from typing import Any
 
@@ -216,19 +216,31 @@ def test_the_own_limit_speaks_the_providers_language() -> None:
     assert [a.fault for a in sink.arrivals()] == ["authentication", "limit"]
 
 
-def test_sendgrids_good_answer_has_headers_and_no_body() -> None:
-    mail = {
+GOOD_MAIL = json.dumps(
+    {
         "personalizations": [{"to": [{"email": "bob@example.com"}]}],
         "from": {"email": "ann@example.com"},
         "subject": "s",
         "content": [{"type": "text/plain", "value": "x"}],
     }
+).encode()
+
+
+def test_sendgrids_good_answer_has_headers_and_no_body() -> None:
     with SinkThread(profile="sendgrid", api_key="k") as sink, Client(sink) as client:
-        body = json.dumps(mail).encode()
-        status, headers, answer = client.post(body, "/v3/mail/send", Authorization="Bearer k")
+        status, headers, answer = client.post(GOOD_MAIL, "/v3/mail/send", Authorization="Bearer k")
         assert (status, answer) == (202, b"")
         assert headers["X-Message-Id"] == "sink-0"
         assert int(headers["X-RateLimit-Remaining"]) < int(headers["X-RateLimit-Limit"])
+
+
+def test_an_answer_without_a_body_can_be_cut_short_too() -> None:
+    with (
+        SinkThread(profile="sendgrid", faults="garbage=truncated") as sink,
+        Client(sink) as client,
+        pytest.raises(IncompleteRead),
+    ):
+        client.post(GOOD_MAIL, "/v3/mail/send", Authorization="Bearer k")
 
 
 # -- the command -----------------------------------------------------------------------------------

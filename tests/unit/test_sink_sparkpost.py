@@ -86,7 +86,7 @@ def only_content(content: dict[str, Any]) -> Callable[[dict[str, Any]], object]:
     [
         only_content({"template_id": "t", "use_draft_template": True, "from": "ignored"}),
         only_content({"email_rfc822": "From: a@example.com\r\n\r\nx"}),
-        only_content({"from": "{{who}}@example.com", "subject": "", "text": ""}),
+        only_content({"from": "{{sender}}", "subject": "", "text": ""}),
         only_content({"from": "Ann <a@example.com>", "subject": "s", "amp_html": "x"}),
         lambda b: b.update(recipients={"list_id": "everybody"}),
         lambda b: b.update(recipients=[{"address": f"u{n}@example.com"} for n in range(10_000)]),
@@ -130,6 +130,7 @@ def test_other_shapes_are_taken(change: Callable[[dict[str, Any]], object]) -> N
         (lambda b: b["content"].update(email_rfc822="A: b\n\nx"), 422, "1301"),
         (only_content({"email_rfc822": "no header\r\n"}), 422, "3020"),
         (lambda b: b.update(recipients=[{"address": "nobody"}]), 400, "5002"),
+        (lambda b: b.update(recipients=[{"address": "u" * 65 + "@example.com"}]), 400, "5002"),
         (lambda b: b.update(recipients=[{"address": "reject-a@example.com"}]), 400, "5002"),
     ],
 )

@@ -410,7 +410,7 @@ class Connection(asyncio.Protocol):
         elif fault.form == "binary":
             self._reply(exchange, 200, _BINARY)
         else:
-            whole = exchange.answer.body
+            whole = exchange.answer.body or _HTML_PAGE
             half = whole[: len(whole) // 2]
             self._transport.write(response(200, half, time.time_ns(), length=len(whole)))
             self._eof(exchange, fault)
