@@ -29,6 +29,7 @@ from paceline.errors import (
 from paceline.message import Message
 from paceline.outbox import new_nonce
 from support.published import MAXMD_PAYLOAD, published
+from support.servers import command_calls
 
 
 @pytest.fixture
@@ -141,6 +142,7 @@ def test_a_stream_answers_in_order_and_reads_only_so_far_ahead(
 ) -> None:
     store = published(redis_client)
     most, made = 0, 0
+    calls = command_calls(redis_client).get("fcall", 0)
 
     def cut(number: int) -> None:
         nonlocal made
@@ -151,6 +153,8 @@ def test_a_stream_answers_in_order_and_reads_only_so_far_ahead(
         assert answer.id == f"m{seen}"
         most = max(most, made - seen)
     assert most <= (AHEAD + 2) * PIPELINE
+    # One command a piece, each written once: a fsync covers PIPELINE messages.
+    assert command_calls(redis_client)["fcall"] - calls == 3000 / PIPELINE
     assert store.census().law["ready"] == 3000
     assert [i.decode() for i in redis_client.zrange("{web}:r:2:", 0, -1)] == [
         f"m{n}" for n in range(3000)
