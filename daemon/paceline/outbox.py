@@ -398,13 +398,22 @@ class OutboxStore:
 
     def publish_config(
         self, digest: str, public: Mapping[str, Any], numbers: Mapping[str, int | float | str],
-        *, force: bool = False,
+        *, force: bool = False, keep: bool = False,
     ) -> tuple[str, int, str]:  # fmt: skip
-        """("published" | "same" | "differs", version, JSON in force where it differs)."""
+        """("published" | "same" | "differs", version, JSON in force where it differs).
+
+        ``force``: in any case. ``keep``: only where there is none.
+        """
         flat = [item for pair in numbers.items() for item in pair]
-        reply = self._run("config", digest, json.dumps(public), int(force), *flat)
+        mode = "keep" if keep else int(force)
+        reply = self._run("config", digest, json.dumps(public), mode, *flat)
         self.client.sadd(keys.DESTINATIONS, self.destination)
         return _text(reply[0]), int(reply[1]), _text(reply[2]) if len(reply) > 2 else ""
+
+    def config_in_force(self) -> tuple[str, str]:
+        """(digest, JSON) of the shared configuration; ("", "") where there is none."""
+        digest, public = self.client.hmget(self._key("cfg"), "digest", "json")
+        return ("", "") if digest is None else (_text(digest), _text(public))
 
     def intake_rules(self) -> tuple[str | None, int | None]:
         """(provider, largest payload in bytes) as configured; (None, None) where it is not."""

@@ -26,7 +26,7 @@ from paceline_workers.outcome import (
     judge_failure,
 )
 from paceline_workers.packing import packed
-from paceline_workers.providers.base import Merging, Profile, RenderedRequest
+from paceline_workers.providers.base import Merging, Profile, RenderedRequest, as_merging
 from paceline_workers.ratelimit import parse_rate_limit
 from paceline_workers.transports.adapter import GatedAdapter, GatedRequest
 from paceline_workers.transports.connection import TransportError
@@ -76,7 +76,7 @@ class Delivery:
         self._worker = worker
         self._clock = clock
         self._rand = rand
-        self._merged_policy = dataclass_replace(profile.policy, on_ambiguous=on_ambiguous)
+        self._on_ambiguous = on_ambiguous
         self._session = _session(adapter)
         #: What became of each member of the request that was delivered last, where that is known.
         self.parts: tuple[Outcome, ...] = ()
@@ -220,7 +220,9 @@ class Delivery:
         )
 
     def _dispose(self, leased: Leased, outcome: Outcome, *, suspect: bool) -> Disposition:
-        policy = self._profile.policy if leased.request_id is None else self._merged_policy
+        policy = self._profile.policy
+        if leased.request_id is not None:
+            policy = dataclass_replace(policy, on_ambiguous=self._on_ambiguous)
         return dispose(outcome, leased.head.tries, policy, self._rand(), suspect=suspect)
 
     def _record(
@@ -308,13 +310,14 @@ class Delivery:
 
 
 def _merging(profile: Profile) -> Merging:
-    if not isinstance(profile, Merging):
+    merging = as_merging(profile)
+    if merging is None:
         raise PayloadError(
             "request",
             "was merged under another configuration, and this one does not merge",
             "Configure [merge] again until it is sent",
         )
-    return profile
+    return merging
 
 
 def _session(adapter: GatedAdapter) -> requests.Session:

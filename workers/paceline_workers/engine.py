@@ -24,10 +24,12 @@ from paceline.settings import Destination
 from paceline_workers.delivery import Delivery, Route
 from paceline_workers.exchange import Exchange
 from paceline_workers.gate import WireGate
+from paceline_workers.live_profile import LiveProfile
 from paceline_workers.merger import Merger
 from paceline_workers.pending import PendingQueue
-from paceline_workers.providers.base import Merging
+from paceline_workers.providers.base import Profile, as_merging
 from paceline_workers.providers.registry import build
+from paceline_workers.recipe import recipe_of
 from paceline_workers.sender import QUEUE_S, Sender
 from paceline_workers.settler import Settler
 from paceline_workers.taker import BatchTaker
@@ -38,6 +40,8 @@ from paceline_workers.transports.network import Network, WatchedConnector
 from paceline_workers.transports.pool import ConnectionPool, Retirement
 from paceline_workers.transports.watchdog import Watchdog
 
+_LOOK_S = 0.02
+
 log = logging.getLogger("paceline.worker")
 
 
@@ -46,7 +50,7 @@ class Engine:
 
     ``environ`` is where secrets named by the configuration are found; ``worker`` the name under
     which messages are taken. ``stopping`` ends it: set it, then call ``stop``. Raises ConfigError
-    (a secret is missing, or ca_file cannot be used) when built.
+    (a secret is missing, or ca_file cannot be used) when built. Threads are started by ``start``.
     """
 
     def __init__(
@@ -57,24 +61,24 @@ class Engine:
         *,
         worker: str,
         clock: Clock,
-        stopping: threading.Event,
         trace: WireTrace | None = None,
     ) -> None:
         self.destination = destination
-        self.stopping = stopping
+        self.stopping = threading.Event()
         self._store = store
         self._worker = worker
         self._clock = clock
         self._trace = trace
-        self.profile = build(destination, environ)
+        self.profile = LiveProfile(build(destination, environ))
         self._proxy = proxy_of(destination, environ)
+        self.recipe = recipe_of(destination, environ)
         self._watchdog = Watchdog(clock.monotonic_s)
         self._network = Network()
         # Without the values in their queries: keys are sometimes sent there.
         self._shown_urls: list[str] = destination.public()["urls"]
         self.pool = self._make_pool()
         self.sender = self._make_sender()
-        self._taker = BatchTaker(store, worker, self.sender, clock=clock, stopping=stopping)
+        self._taker = BatchTaker(store, worker, self.sender, clock=clock, stopping=self.stopping)
 
     @property
     def grace_s(self) -> float:
@@ -85,6 +89,20 @@ class Engine:
         """Starts the threads. Nothing is sent before the pool has a limit."""
         self._watchdog.start()
         self.sender.start()
+
+    def replace_profile(self, destination: Destination, profile: Profile) -> None:
+        """From the next request on; ``destination`` differs in nothing that the rest is made of."""
+        self.destination = destination
+        self.profile.replace(profile)
+
+    def await_quiet(self, giving_up: threading.Event) -> None:
+        """Once ``stopping`` is set: returns when nothing is on the wire and Redis knows all that
+        became of it, however long Redis is away; or when ``giving_up`` is set."""
+        while not giving_up.is_set():
+            counts = self.sender.counts()
+            if not counts["in_flight"] and not counts["unsettled"]:
+                return
+            giving_up.wait(_LOOK_S)
 
     def stop(self) -> int:
         """Finishes what is on the wire, gives the rest back, settles all of it.
@@ -214,8 +232,8 @@ class Engine:
 
     def _merger_of(self) -> Callable[[Sender], Merger] | None:
         """How to make what puts many messages in one request; None where each goes alone."""
-        profile, merge = self.profile, self.destination.merge
-        if merge.most < 2 or not isinstance(profile, Merging):
+        profile, merge = as_merging(self.profile), self.destination.merge
+        if merge.most < 2 or profile is None:
             return None
         return lambda sender: Merger(
             profile,

@@ -29,7 +29,7 @@ from paceline.records import PRIORITIES
 from paceline.settings import Merge
 from paceline_workers.grouping import Group, Grouping, Likeness
 from paceline_workers.outage import Outage
-from paceline_workers.providers.base import Merging
+from paceline_workers.providers.base import Merging, Portion
 
 _HIGH = b"0"
 #: Of a message's string (records.py).
@@ -157,9 +157,12 @@ class Merger:
         lone: list[tuple[str, bytes | None]] = []
         now = self._clock.monotonic_s()
         entry_of, add = self._entry, self._groups.add
+        portion_of = self._profile.portion  # once: it may be replaced under way
         with self._changed:
             for message_id, value in values:
-                entry = None if alone or value is None else entry_of(message_id, nonce, value)
+                entry = None
+                if not alone and value is not None:
+                    entry = entry_of(message_id, nonce, value, portion_of)
                 if entry is None or value is None:
                     lone.append((message_id, value))
                     continue
@@ -175,7 +178,11 @@ class Merger:
         return len(values) - len(lone) + sent
 
     def _entry(
-        self, message_id: str, nonce: str, value: bytes
+        self,
+        message_id: str,
+        nonce: str,
+        value: bytes,
+        portion_of: Callable[[bytes], Portion | None],
     ) -> tuple[Likeness, Member, bytes] | None:
         """What goes into a group; None of what goes alone: it cannot be merged, or is a request, or
         is not held as it was taken (R) or under this nonce (L)."""
@@ -184,7 +191,7 @@ class Merger:
         tenant_end = _HEAD_BYTES + value[56]
         payload = value[tenant_end + value[57] + (value[58] << 8) + value[59] :]
         try:
-            portion = self._profile.portion(payload)
+            portion = portion_of(payload)
         except PayloadError:
             return None  # told where it is rendered: it is a dead letter there
         if portion is None:
@@ -318,13 +325,15 @@ class Merger:
     def _send_half(self, half: Sequence[tuple[str, bytes]], nonce: str) -> None:
         group: Group | None = None
         for message_id, value in half:
-            sorted_ = self._entry(message_id, nonce, value) if len(half) > 1 else None
-            if sorted_ is None:
+            entry = None
+            if len(half) > 1:
+                entry = self._entry(message_id, nonce, value, self._profile.portion)
+            if entry is None:
                 leased = leased_of(message_id, nonce, value)
                 if leased is not None:
                     self._desk.hand_over_now(leased)
                 continue
-            likeness, member, part = sorted_
+            likeness, member, part = entry
             if group is None:
                 group = Group(likeness, self._clock.monotonic_s(), value)
             group.members.append(member)

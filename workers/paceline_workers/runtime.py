@@ -1,9 +1,14 @@
-"""The wiring of one worker process: one destination, one pool, many batches.
+"""The wiring of one worker process: one destination, one engine at a time, many batches.
 
 Start: configuration confirmed in Redis → first heartbeat (a share of the connections) → sender
 threads → RQ. Stop (SIGTERM): nothing more is taken, what is on the wire is finished, the rest goes
 back untouched, all outcomes are settled, and only then the heartbeat ends and the slots are given
 back. The second signal ends the process at once; leases do the rest.
+
+Reload (SIGHUP): where only the profile changed (credentials, what replies mean), it is replaced for
+the next request. Where more did, the engine is: the old one stops in the same order, then the new
+one begins, under the same name, with the same leases, heartbeat and registration. Connections of
+the two are never open at once.
 """
 
 from __future__ import annotations
@@ -14,9 +19,12 @@ import re
 import secrets
 import socket
 import threading
+from collections import Counter
 from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
+
+import redis.exceptions
 
 from paceline.clock import Clock
 from paceline.connect import connect
@@ -24,16 +32,21 @@ from paceline.errors import ConfigError, ConfigProblem
 from paceline.host import identity, memory_bytes
 from paceline.names import LANES, Lane, client_name, queue_name
 from paceline.outbox import OutboxStore
+from paceline.reloading import changed, check_destination
 from paceline.scripts import Pinned
 from paceline.settings import Destination
-from paceline.shared_config import publish
+from paceline.shared_config import publish, republish
+from paceline.standing import Standing
 from paceline.version import __version__
 from paceline_workers import jobs
 from paceline_workers.engine import Engine
 from paceline_workers.heartbeat import Heartbeat
+from paceline_workers.providers.registry import build
+from paceline_workers.recipe import recipe_of
 from paceline_workers.trace import WireTrace
 from paceline_workers.worker import PacelineWorker
 
+_LOOK_S = 0.1
 #: It becomes part of Redis keys and of the names in CLIENT LIST, which take no blanks.
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -69,7 +82,7 @@ class WorkerRuntime:
                 ],
                 source="command line",
             )
-        self.destination = destination
+        self._environ = environ
         self.name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.stopping = threading.Event()
         self._clock = clock or Clock()
@@ -77,21 +90,21 @@ class WorkerRuntime:
         self._client = connect(redis_url, name=label)
         self.store = OutboxStore(self._client, destination.name)
         self._facts_pin = Pinned(self._client)
-        self.engine = Engine(
-            destination,
-            environ,
-            self.store,
-            worker=self.name,
-            clock=self._clock,
-            stopping=self.stopping,
-            trace=_open_trace(trace_wire, destination.id_header),
-        )
+        self._trace = _open_trace(trace_wire, destination.id_header)
+        self._standing = Standing(log, self._clock.monotonic_s)
+        #: Totals of engines that are no more.
+        self._past: Counter[str] = Counter()
+        #: Held while an invitation is carried out; and by a reload, so that none is.
+        self._taking = threading.Lock()
+        self._changing = threading.Lock()
+        self._started = threading.Event()
+        self.engine = self._make_engine(destination)
         self._rq = PacelineWorker(
             destination.name,
             [queue_name(destination.name, lane) for lane in LANES],
             connect=lambda: connect(redis_url, name=label),
             name=self.name,
-            ready=self.engine.sender.is_open,
+            ready=lambda: self.engine.sender.is_open(),
             stop_event=self.stopping,
         )
         self._heartbeat = Heartbeat(
@@ -103,8 +116,13 @@ class WorkerRuntime:
             self._rq.nudge,
             period_s=destination.heartbeat_s,
             elapsed_s=self._clock.elapsed_s,
-            totals=self.engine.totals,
+            totals=self._totals,
         )
+
+    @property
+    def destination(self) -> Destination:
+        """Its configuration now."""
+        return self.engine.destination
 
     def run(self) -> int:
         """Works until ``stop`` is called. Returns how many outcomes could not be settled.
@@ -114,8 +132,10 @@ class WorkerRuntime:
         publish(self.store, self.destination)
         self._heartbeat.run_once()
         jobs.install(self.destination.name, self)
+        threading.Thread(target=self._pass_on_stop, name="stop-engine", daemon=True).start()
         self.engine.start()
         self._heartbeat.start()
+        self._started.set()
         log.info(
             "worker %s of %s started",
             self.name,
@@ -126,7 +146,9 @@ class WorkerRuntime:
             self._rq.run()
         finally:
             self.stopping.set()
-            lost = self.engine.stop()
+            with self._changing:
+                self.engine.stopping.set()
+                lost = self.engine.stop()
             jobs.uninstall(self.destination.name)
             self._heartbeat.stop()
             self.engine.close()
@@ -147,13 +169,97 @@ class WorkerRuntime:
 
         threading.Thread(target=ask, name="stop", daemon=True).start()
 
+    def _pass_on_stop(self) -> None:
+        """Whoever sets ``stopping``, the engine's threads hear of it."""
+        self.stopping.wait()
+        self.engine.stopping.set()
+        self._rq.nudge()
+
     def take_batch(self, count: int, lane: Lane, invitation: str) -> int:
         """Carries an invitation out (jobs.Taker). Never raises for Redis."""
-        return self.engine.take_batch(count, lane, invitation)
+        with self._taking:
+            return self.engine.take_batch(count, lane, invitation)
+
+    # -- reload -----------------------------------------------------------------------------
+
+    def reload(self, destination: Destination) -> str:
+        """Goes on with this configuration, its secrets read anew. Returns what changed, in words.
+
+        Waits for ``run`` to have begun. Raises ConfigError (a secret is missing, a key cannot
+        change) and RedisError: everything goes on as before then.
+        """
+        while not self._started.wait(_LOOK_S):
+            if self.stopping.is_set():
+                return "it is stopping"
+        with self._changing:
+            if self.stopping.is_set():
+                return "it is stopping"
+            before = self.engine.destination
+            check_destination(before, destination)
+            profile = build(destination, self._environ)
+            same = recipe_of(destination, self._environ) == self.engine.recipe
+            # Built before anything is touched: what is wrong with it is found now.
+            engine = None if same else self._make_engine(destination)
+            republish(self.store, before, destination)
+            if engine is None:
+                self.engine.replace_profile(destination, profile)
+            else:
+                self._replace_engine(engine)
+        keys = ", ".join(changed(before, destination)) or "no key"
+        how = "for the next request" if engine is None else "with new connections"
+        return f"{keys} changed, secrets were read anew; {how}"
+
+    def _replace_engine(self, new: Engine) -> None:
+        old = self.engine
+        old.stopping.set()
+        with self._taking:
+            # Beats go on meanwhile: what is on the wire keeps its lease.
+            old.await_quiet(self.stopping)
+            lost = old.stop()
+            if lost:
+                log.error("reloaded with %d outcomes unsettled: their leases run out", lost)
+            if old.pool.open_connections:
+                # A thread that outlived every deadline. No more may be opened beside it.
+                log.error("a request does not end: stopping, to be started again with all new")
+                self.stopping.set()
+                return
+
+            def exchange() -> None:
+                self._past.update(old.totals())
+                self.engine = new
+
+            self._heartbeat.take_over(new.pool, new.sender, exchange)
+            new.start()
+        old.close()
+        if self.stopping.is_set():
+            new.stopping.set()
+        try:
+            self._heartbeat.run_once()
+        except redis.exceptions.RedisError as error:
+            log.warning("reload: connections come with the next heartbeat: %s", error)
+        self._rq.nudge()
+
+    # -- wiring -----------------------------------------------------------------------------
+
+    def _make_engine(self, destination: Destination) -> Engine:
+        return Engine(
+            destination,
+            self._environ,
+            self.store,
+            worker=self.name,
+            clock=self._clock,
+            trace=self._trace,
+        )
+
+    def _totals(self) -> Mapping[str, int]:
+        return self._past + Counter(self.engine.totals())
 
     def _facts(self) -> Mapping[str, Any]:
+        destination = self.engine.destination
         return {
             **identity(),
+            "config": destination.digest(),
+            "config_stale": self._standing.look(self.store, destination),
             "version": __version__,
             "run_id": self._facts_pin.current_run_id(),
             "memory_bytes": memory_bytes(),

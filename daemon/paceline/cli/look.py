@@ -169,6 +169,8 @@ def status_text(census: Census, rates: Rates | None = None) -> str:
         at = f" on {host}" if host else ""
         held = explain.held_words(worker)
         lines.append(f"    {worker.id}{at}: {count_of(worker.slots, 'connection')}{held}, {state}")
+        if worker.facts.get("config_stale"):
+            lines.append("      lives by an older configuration: reload it (SIGHUP)")
         lines += [f"      {words}" for words in explain.route_words(worker)]
     return "\n".join(lines)
 
