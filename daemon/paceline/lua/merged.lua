@@ -31,11 +31,11 @@ local function late_key(id) return K('late:' .. string.sub(id, 2)) end
 
 -- Calls f(id, sha, at) for each member, in order; at: where its id ends.
 local function each_member(all, f)
-  local at, last = MEMBERS_HEAD_LEN + 1, #all
+  local at, last, byte, sub = MEMBERS_HEAD_LEN + 1, #all, string.byte, string.sub
   while at <= last do
-    local len = string.byte(all, at)
-    f(string.sub(all, at + 1, at + len), string.sub(all, at + len + 1, at + len + 20), at + len)
-    at = at + len + MEMBER_LEN
+    local ends = at + byte(all, at)
+    f(sub(all, at + 1, ends), sub(all, ends + 1, ends + 20), ends)
+    at = ends + MEMBER_LEN
   end
 end
 
