@@ -36,6 +36,8 @@ def script_numbers(destination: Destination) -> dict[str, int | float | str]:
         "probe_wait_us": _us(destination.connect_timeout_s + destination.total_timeout_s + 5.0),
         "bytes_per_s": destination.bytes_per_s,
         "fallback": destination.fallback or "",
+        # Of this provider's own payloads another one can make nothing.
+        "fallback_neutral": int(destination.fallback_provider not in (None, destination.provider)),
         "tenants": json.dumps(
             {name: [t.weight, t.rate, t.burst] for name, t in destination.tenants.items()}
         )
