@@ -99,6 +99,9 @@ def check_sizes(payload: bytes) -> None:
 def check_neutral(email: Email) -> None:
     """Refuses what SparkPost cannot express."""
     at = "payload.email"
+    bodies = (email.text or "", email.html or "", *(one.content for one in email.attachments))
+    content = sum(len(body.encode()) for body in bodies)
+    size(at, content, CONTENT_BYTES, "of content (20 MB) that SparkPost takes")
     for name in email.substitution:
         if name.lower() in RESERVED:
             raise PayloadError(
