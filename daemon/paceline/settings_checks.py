@@ -25,21 +25,19 @@ from paceline.settings import (
     ExporterSettings,
     RedisSettings,
     Settings,
-    SuccessRule,
     Tenant,
 )
-from paceline.settings_fallback import fallback_problems
+from paceline.settings_fallback import fallback_problems, with_providers
 from paceline.settings_merge import merge_from
 from paceline.settings_proxy import is_loopback, proxy_problems
+from paceline.settings_rules import items_from, outcomes_from, rules_from, success_from
 from paceline.settings_tables import (
-    BODY,
     DESTINATION,
     EXPORTER,
     ONLY,
     PROVIDERS,
     REDIS,
     RETRY,
-    SUCCESS,
     TENANT,
     read_table,
     unknown_key,
@@ -57,13 +55,11 @@ _NEEDED = {
 }
 _READ_TIMEOUT_S = {"sparkpost": 300.0}
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "sentinel+redis", "sentinel+rediss")
-_OUTCOMES = ("retry", "rejected", "throttled", "held", "ambiguous")
 
 # RFC 9110 §5.6.2; and §5.5, without the obsolete line folding.
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\t\x80-\xff]*")
-_STATUS = re.compile(r"[1-5](\d\d|xx)", re.ASCII)
 # Set by the connection, for they must agree with the bytes it writes.
 _FRAMING = ("connection", "content-length", "expect", "host", "transfer-encoding", "upgrade")
 # Goes to the proxy, which for https is not where headers go.
@@ -96,7 +92,7 @@ def settings_from(document: Mapping[str, Any], problems: _Problems) -> Settings 
         return None
     return Settings(
         redis=redis,
-        destinations=MappingProxyType(destinations),
+        destinations=MappingProxyType(with_providers(destinations)),
         exporter=exporter,
         warnings=tuple(warnings),
     )
@@ -156,8 +152,11 @@ def _destination(name: str, table: Any, problems: _Problems) -> Destination | No
         if key in values:
             values[key] = _secret(f"{at}.{key}", values[key], problems)
     values["headers"] = _headers(at, values.get("headers", {}), problems)
-    values["success"] = _success(at, values.get("success", {}), problems)
-    values["outcomes"] = _outcomes(at, values.get("outcomes", {}), problems)
+    values["success"] = success_from(at, values.get("success", {}), problems)
+    values["outcomes"] = outcomes_from(at, values.get("outcomes", {}), problems)
+    values["rules"] = rules_from(at, values.get("rules", {}), problems)
+    if "items" in values:
+        values["items"] = items_from(at, values["items"], problems)
     values["tenants"] = _tenants(at, values.get("tenants", {}), problems)
     values["merge"] = merge_from(
         at,
@@ -338,36 +337,6 @@ def _id_header(at: str, values: Mapping[str, Any], problems: _Problems) -> None:
         problems.append(ConfigProblem(key, f"{name} has another meaning", "Choose another name"))
     elif name.lower() in (header.lower() for header in values["headers"]):
         problems.append(ConfigProblem(key, f"{name} is in headers too", "Remove one of them"))
-
-
-def _success(at: str, table: Any, problems: _Problems) -> SuccessRule:
-    at = f"{at}.success"
-    values = read_table(table, SUCCESS, at, problems)
-    if "statuses" in values:
-        values["statuses"] = tuple(values["statuses"])
-    if "body" in values:
-        body = read_table(
-            values.pop("body"), BODY, f"{at}.body", problems, required=("pointer", "equals")
-        )
-        values.update(body)
-    return SuccessRule(**values)
-
-
-def _outcomes(at: str, table: Any, problems: _Problems) -> Mapping[str, str]:
-    at = f"{at}.outcomes"
-    if not isinstance(table, dict):
-        problems.append(ConfigProblem(at, "no table", f'[{at}] with lines such as 409 = "retry"'))
-        return {}
-    for status, outcome in table.items():
-        if not _STATUS.fullmatch(status):
-            problems.append(ConfigProblem(f"{at}.{status}", "is no status", 'Write 409 or "4xx"'))
-        if outcome not in _OUTCOMES:
-            problems.append(
-                ConfigProblem(
-                    f"{at}.{status}", f"{outcome!r} is no outcome", "One of " + ", ".join(_OUTCOMES)
-                )
-            )
-    return MappingProxyType(dict(table))
 
 
 def _tenants(at: str, table: Any, problems: _Problems) -> Mapping[str, Tenant]:

@@ -22,11 +22,13 @@ __all__ = [
     "BODY",
     "DESTINATION",
     "EXPORTER",
+    "ITEMS",
     "MERGE",
     "ONLY",
     "PROVIDERS",
     "REDIS",
     "RETRY",
+    "RULE",
     "SUCCESS",
     "TENANT",
     "Key",
@@ -49,6 +51,8 @@ _NotNegative = Annotated[float, Meta(ge=0, le=31_622_400)]
 _PayloadBytes = Annotated[int, Meta(ge=1, le=512 * 1024**2)]
 _Count = Annotated[int, Meta(ge=1, le=2**53)]
 _Status = Annotated[str, Meta(pattern=r"^[1-5]([0-9][0-9]|xx)\Z")]
+# RFC 9110 §5.6.2.
+_Token = Annotated[str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")]
 _Pointer = Annotated[str, Meta(pattern=r"^(/([^~]|~[01])*)?\Z")]
 
 _SECONDS = "A number of seconds above 0, for example 30"
@@ -113,6 +117,9 @@ DESTINATION: Mapping[str, Key] = {
     "success": Key(Any, ""),
     "outcomes": Key(Any, ""),
     "idempotency_key": Key(Literal["bare", "quoted", "off"], '"bare", "quoted" or "off"'),
+    "rules": Key(Any, ""),
+    "items": Key(Any, ""),
+    "business_errors": Key(Literal["retry", "reject"], '"retry" or "reject"'),
     "api_key": Key(Any, ""),
     "subaccount": Key(Annotated[int, Meta(ge=0, le=2**53)], "The sub-account's number"),
     "merge": Key(Any, ""),
@@ -129,6 +136,9 @@ ONLY: Mapping[str, tuple[str, ...]] = {
     "method": ("http",),
     "success": ("http",),
     "outcomes": ("http",),
+    "rules": ("http",),
+    "items": ("http",),
+    "business_errors": ("maxmd",),
     "idempotency_key": ("sparkpost", "http"),
 }
 
@@ -172,6 +182,26 @@ SUCCESS: Mapping[str, Key] = {
     ),
     "body": Key(Any, ""),
     "id_pointer": Key(_Pointer, _POINTER),
+    "id_header": Key(_Token, 'A header\'s name, for example "X-Message-Id"'),
+}
+RULE: Mapping[str, Key] = {
+    "status": Key(_Status, 'Write "403" or "4xx"'),
+    "text": Key(
+        Annotated[str, Meta(min_length=1)], 'Words of the body, for example "too many requests"'
+    ),
+    "pointer": Key(_Pointer, _POINTER),
+    "equals": Key(Any, 'What must be there, for example "UNREGISTERED"'),
+    "outcome": Key(
+        Literal["sent", "retry", "rejected", "throttled", "held", "ambiguous", "too_large"],
+        "sent, retry, rejected, throttled, held, ambiguous or too_large",
+    ),
+}
+ITEMS: Mapping[str, Key] = {
+    "pointer": Key(_Pointer, 'A JSON pointer to an array in the reply, "" for the whole of it'),
+    "success": Key(Any, ""),
+    "id_pointer": Key(_Pointer, _POINTER),
+    "code_pointer": Key(_Pointer, _POINTER),
+    "outcomes": Key(Any, ""),
 }
 BODY: Mapping[str, Key] = {
     "pointer": Key(_Pointer, _POINTER),

@@ -40,6 +40,8 @@ def script_numbers(destination: Destination) -> dict[str, int | float | str]:
         "merge_ambiguous": destination.merge.on_ambiguous,
         "bytes_per_s": destination.bytes_per_s,
         "fallback": destination.fallback or "",
+        # Of this provider's own payloads another one can make nothing.
+        "fallback_neutral": int(destination.fallback_provider not in (None, destination.provider)),
         "tenants": json.dumps(
             {name: [t.weight, t.rate, t.burst] for name, t in destination.tenants.items()}
         )

@@ -17,16 +17,18 @@ import pytest
 from msgspec import Meta
 
 from paceline.errors import ConfigError
-from paceline.settings import Settings
+from paceline.settings import ItemsRule, ReplyRule, Settings
 from paceline.settings_file import loads
 from paceline.settings_tables import (
     DESTINATION,
     EXPORTER,
+    ITEMS,
     MERGE,
     ONLY,
     PROVIDERS,
     REDIS,
     RETRY,
+    RULE,
     SUCCESS,
     TENANT,
     Key,
@@ -41,6 +43,13 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
     "destinations.NAME.tenants.TENANT": TENANT,
     "destinations.NAME.success": SUCCESS,
     "destinations.NAME.merge": MERGE,
+    "destinations.NAME.rules.RULE": RULE,
+    "destinations.NAME.items": ITEMS,
+}
+# What a table that is not there by default cannot be without.
+BESIDE = {
+    "destinations.NAME.rules.RULE": {"status": '"403"', "outcome": '"retry"'},
+    "destinations.NAME.items": {"pointer": '""', "success": '{ pointer = "/c", equals = 0 }'},
 }
 REQUIRED = {
     "maxmd": {"url": '"https://a.example/"', "username": '"u"', "password": '"p"'},
@@ -66,7 +75,7 @@ class Row(NamedTuple):
 
     def means_something(self, provider: str) -> bool:
         """Whether the key may be written for this provider."""
-        own_table = self.table.removeprefix("destinations.NAME.")
+        own_table = self.table.removeprefix("destinations.NAME.").partition(".")[0]
         if (self.table, self.key) == ("destinations.NAME.merge", "array"):
             return provider == "http"
         return provider in ONLY.get(own_table, ONLY.get(self.key, PROVIDERS))
@@ -105,7 +114,7 @@ def _toml(provider: str, values: Mapping[tuple[str, str], str]) -> str:
         # A tenant of which nothing is said.
         lines["destinations.NAME.tenants.TENANT"] = {}
     for (table, key), value in values.items():
-        lines.setdefault(table, {})[key] = value
+        lines.setdefault(table, dict(BESIDE.get(table, {})))[key] = value
     text = ""
     for table in sorted(lines):
         text += f"[{table.replace('NAME', 'd')}]\n"
@@ -156,13 +165,13 @@ def test_a_key_without_a_written_default(row: Row) -> None:
     if row.default == "below":
         assert any(table.startswith(f"{row.table}.{row.key}") for table in TABLES)
     elif row.default == "required":
-        without = "\n".join(
-            line for line in _toml(row.provider, {}).splitlines() if not line.startswith(row.key)
-        )
+        beside = {(row.table, key): value for key, value in BESIDE.get(row.table, {}).items()}
+        lines = _toml(row.provider, beside).splitlines()
+        without = "\n".join(line for line in lines if not line.startswith(f"{row.key} ="))
         with pytest.raises(ConfigError) as caught:
             loads(without)
         assert [(p.key, p.problem) for p in caught.value.problems] == [
-            (f"destinations.d.{row.key}", "missing")
+            (f"{row.table.replace('NAME', 'd')}.{row.key}", "missing")
         ]
     else:
         redis, _, destination = _load("http", {})
@@ -170,6 +179,8 @@ def test_a_key_without_a_written_default(row: Row) -> None:
             "redis": redis,
             "destinations.NAME.success": destination.success,
             "destinations.NAME.merge": destination.merge,
+            "destinations.NAME.rules.RULE": ReplyRule(status="403", outcome="retry"),
+            "destinations.NAME.items": ItemsRule(pointer="", success="", equals=0),
         }
         attribute = "pointer" if row.key == "body" else row.key
         assert not getattr(owner.get(row.table, destination), attribute)
@@ -181,7 +192,7 @@ def test_the_type_is_as_documented(row: Row) -> None:
     if kind is not Any:
         assert row.type == _words(kind, row.key)
         return
-    assert row.type in ("table", "secret")
+    assert row.type in ("table", "secret", "value")
     if row.type == "secret":
         secret = {(row.table, row.key): '{ env = "X" }'}
         if row.key in ("username", "password", "proxy_username", "proxy_password"):
@@ -191,7 +202,7 @@ def test_the_type_is_as_documented(row: Row) -> None:
         assert _load(row.provider, secret) != _load(row.provider, {})
     else:
         with pytest.raises(ConfigError) as caught:
-            _load("http", {(row.table, row.key): "7"})
+            _load("http", {(row.table, row.key): "7" if row.type == "table" else "[7]"})
         assert row.key in str(caught.value)
 
 

@@ -132,6 +132,8 @@ class Outcome:
     quota          throttled by a quota: the wait is long
     parts          of a merged request, what became of each member, in their order; empty where
                    `kind` holds for all of them
+    partial        of a request's recipients, how many were not accepted where the provider does not
+                   say which; the others were
     most_retries   fewer charged retries than the policy allows, None for the policy's own
     """
 
@@ -144,6 +146,7 @@ class Outcome:
     outage: bool = False
     quota: bool = False
     parts: tuple[Outcome, ...] = ()
+    partial: int = 0
     most_retries: int | None = None
 
     @property

@@ -37,10 +37,13 @@ class Portion:
 
     shared  everything but the recipient, hashable: raw JSON of content, options, …
     part    ready bytes of its own element: joined, never parsed again
+    apart   b"", or a key: two messages of one key must not be in one request (Mailgun knows the
+            members of a request by their addresses)
     """
 
     shared: tuple[bytes, ...]
     part: bytes
+    apart: bytes = b""
 
 
 class Profile(Protocol):
@@ -93,7 +96,11 @@ class Merging(Protocol):
         ...
 
     def judge_merged(self, reply: Reply, now: float, count: int) -> Outcome:
-        """As `judge`, for a request of `count` members. Never raises."""
+        """As `judge`, for a request of `count` members. Never raises.
+
+        REJECTED without `parts` is of the request as a whole: one member may be to blame, and in
+        smaller requests the others may be taken. With `parts` each member's fate is known.
+        """
         ...
 
 
