@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from paceline.merged import Member
 from paceline_workers.grouping import Group, Grouping, Likeness
+from paceline_workers.providers.base import Portion
 
 ONE = Likeness(b"1", b"", (b"content",))
 OTHER = Likeness(b"1", b"", (b"another",))
@@ -16,10 +17,15 @@ def grouping(
 
 
 def add(
-    groups: Grouping, name: str, likeness: Likeness = ONE, part: bytes = b"p", now: float = 0.0
+    groups: Grouping,
+    name: str,
+    likeness: Likeness = ONE,
+    part: bytes = b"p",
+    now: float = 0.0,
+    apart: bytes = b"",
 ) -> Group | None:
     member = Member(name, "nonce", bytes(60), bytes(20), 2)
-    return groups.add(likeness, b"whole", member, part, now)
+    return groups.add(likeness, b"whole", member, Portion(likeness.shared, part, apart), now)
 
 
 def names(group: Group | None) -> list[str]:
@@ -55,6 +61,14 @@ def test_one_that_is_larger_than_all_goes_alone() -> None:
     groups = grouping(max_bytes=10)
     assert add(groups, "a", part=b"x" * 50) is None
     assert names(add(groups, "b")) == ["a"]
+
+
+def test_what_must_be_apart_is_in_two_requests() -> None:
+    groups = grouping()
+    assert add(groups, "a", apart=b"x@example.com") is None
+    assert add(groups, "b", apart=b"y@example.com") is None
+    assert names(add(groups, "c", apart=b"x@example.com")) == ["a", "b"]
+    assert names(groups.drain()[0]) == ["c"]
 
 
 def test_a_group_waits_for_so_long_after_its_first() -> None:

@@ -10,6 +10,7 @@ from __future__ import annotations
 from dataclasses import dataclass, field
 
 from paceline.merged import Member
+from paceline_workers.providers.base import Portion
 
 
 @dataclass(frozen=True, slots=True)
@@ -24,14 +25,24 @@ class Likeness:
 @dataclass(slots=True)
 class Group:
     """Messages of one likeness, in the order in which they came. ``first`` is the whole string of
-    the first, for one that stays alone goes as it is."""
+    the first, for one that stays alone goes as it is; ``apart`` the keys that may be here only
+    once."""
 
     likeness: Likeness
     born_s: float
     first: bytes
     members: list[Member] = field(default_factory=list)
     parts: list[bytes] = field(default_factory=list)
+    apart: set[bytes] = field(default_factory=set)
     size: int = 0
+
+    def add(self, member: Member, portion: Portion) -> None:
+        """One more, at the end."""
+        self.members.append(member)
+        self.parts.append(portion.part)
+        self.size += len(portion.part) + 1
+        if portion.apart:
+            self.apart.add(portion.apart)
 
 
 class Grouping:
@@ -54,18 +65,18 @@ class Grouping:
         return self._held
 
     def add(
-        self, likeness: Likeness, value: bytes, member: Member, part: bytes, now: float
+        self, likeness: Likeness, value: bytes, member: Member, portion: Portion, now: float
     ) -> Group | None:
         """Takes a message in; returns a group that is complete by that, if there is one."""
         complete = None
         group = self._groups.get(likeness)
-        if group is not None and group.size + len(part) + 1 > self._max_bytes:
+        if group is not None and (
+            group.size + len(portion.part) + 1 > self._max_bytes or portion.apart in group.apart
+        ):
             complete, group = self._take(group), None
         if group is None:
             group = self._groups[likeness] = Group(likeness, now, value)
-        group.members.append(member)
-        group.parts.append(part)
-        group.size += len(part) + 1
+        group.add(member, portion)
         self._held += 1
         if complete is not None:
             return complete

@@ -166,8 +166,8 @@ class Merger:
                 if entry is None or value is None:
                     lone.append((message_id, value))
                     continue
-                likeness, member, part = entry
-                complete = add(likeness, value, member, part, now)
+                likeness, member, portion = entry
+                complete = add(likeness, value, member, portion, now)
                 if complete is not None:
                     ready.append(complete)
         for group in ready:
@@ -183,7 +183,7 @@ class Merger:
         nonce: str,
         value: bytes,
         portion_of: Callable[[bytes], Portion | None],
-    ) -> tuple[Likeness, Member, bytes] | None:
+    ) -> tuple[Likeness, Member, Portion] | None:
         """What goes into a group; None of what goes alone: it cannot be merged, or is a request, or
         is not held as it was taken (R) or under this nonce (L)."""
         if value[:2] not in _AS_TAKEN or is_request(message_id):
@@ -201,7 +201,7 @@ class Merger:
         return (
             Likeness(value[22:23], value[_HEAD_BYTES:tenant_end], portion.shared),
             Member(message_id, nonce, head, sha1, len(payload)),
-            portion.part,
+            portion,
         )
 
     def _send_alone(
@@ -333,11 +333,10 @@ class Merger:
                 if leased is not None:
                     self._desk.hand_over_now(leased)
                 continue
-            likeness, member, part = entry
+            likeness, member, portion = entry
             if group is None:
                 group = Group(likeness, self._clock.monotonic_s(), value)
-            group.members.append(member)
-            group.parts.append(part)
+            group.add(member, portion)
         if group is not None:
             request = self._freeze(group)
             if request is None:

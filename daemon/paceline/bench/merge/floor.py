@@ -64,7 +64,8 @@ def _merged(store: OutboxStore, pinned: Pinned, taken: Taken) -> int:
     ]
     request = new_nonce()
     body = b"".join([v for _, v in values])
-    changed = store.freeze(_WORKER, request, body, members, priority="bulk")
+    batches = {taken.nonce: len(taken.sizes)}
+    changed = store.freeze(_WORKER, request, body, members, priority="bulk", batches=batches)
     permit = store.begin(pinned, MARK + request, request, len(body))
     done = Settlement(
         id=MARK + request, nonce=request, action="sent", latency_s=0.01, label="sent:200",
