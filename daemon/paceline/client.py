@@ -46,10 +46,14 @@ _POLL_FIRST_S, _POLL_MOST_S = 0.01, 0.25
 
 @dataclass(frozen=True, slots=True)
 class Receipt:
-    """An accepted message. ``status`` is "new", or "already": the same was accepted before."""
+    """An accepted message. ``status`` is "new", or "already": the same was accepted before.
+
+    ``warnings``: what the provider would rather have otherwise, such as a smaller message.
+    """
 
     id: str
     status: Literal["new", "already"]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -228,13 +232,18 @@ class Outbox:
                 words = self._store(destination).enqueue_many([message for _, message in items])
             for (place, message), word in zip(items, words, strict=True):
                 answers[place] = (
-                    word if isinstance(word, PacelineError) else Receipt(message.id, word)
+                    word
+                    if isinstance(word, PacelineError)
+                    else Receipt(message.id, word, self._advice(message))
                 )
         return [answers[place] for place in range(len(piece))]
 
     def _check(self, message: Message) -> None:
         provider, limit = self._profile_of(message.destination)
         payloads.check(provider, message.payload, max_payload_bytes=limit)
+
+    def _advice(self, message: Message) -> tuple[str, ...]:
+        return payloads.advise(self._profile_of(message.destination)[0], message.payload)
 
     def _profile_of(self, destination: str) -> tuple[str, int | None]:
         """(provider, payload limit) of a destination, from its shared configuration; looked up
