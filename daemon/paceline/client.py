@@ -13,12 +13,13 @@ the same id and payload again is safe and changes nothing.
 from __future__ import annotations
 
 import time
+from collections import deque
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
-from itertools import islice
 from typing import Any, Literal, Self
 
+import msgspec
 import redis
 import redis.exceptions
 
@@ -31,21 +32,25 @@ from paceline.errors import (
     UnknownDestination,
     UnknownMessage,
 )
+from paceline.intake import BULK
+from paceline.merged import MARK
 from paceline.message import Message, build, check_id, check_name
 from paceline.outbox import OutboxStore, known_destinations
+from paceline.pipe import Pipe
 from paceline.records import Ended, Live
 
 __all__ = ["Outbox", "Receipt", "Status"]
 
-#: Commands in one pipeline: one fsync of Redis covers them all.
-PIPELINE = 200
-PIPELINE_BYTES = 4 * 1024 * 1024
+#: Messages in one command: one fsync of Redis covers them all.
+PIPELINE = BULK
+#: Pieces written while the replies to others are still to be read.
+AHEAD = 1
+PIPELINE_BYTES = 1024 * 1024
 _OPTIONS_TTL_S = 10.0
 _POLL_FIRST_S, _POLL_MOST_S = 0.01, 0.25
 
 
-@dataclass(frozen=True, slots=True)
-class Receipt:
+class Receipt(msgspec.Struct, frozen=True, gc=False):
     """An accepted message. ``status`` is "new", or "already": the same was accepted before.
 
     ``warnings``: what the provider would rather have otherwise, such as a smaller message.
@@ -64,6 +69,8 @@ class Status:
                   moved: final here, ``provider_id`` names the destination that has it now
     ``attempts``  requests begun; ``history`` the last ten with their outcomes (empty for a message
                   sent at the first attempt)
+    ``request``   the merged request that it is in now, whose state is its own then; the requests
+                  it was in are in ``history``
     Times are unix seconds; ``due`` is when a scheduled one is next tried.
     """
 
@@ -84,14 +91,15 @@ class Status:
     provider_id: str | None = None
     worker: str | None = None
     cancel_asked: bool = False
+    request: str | None = None
     history: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
 
 class Outbox:
     """The producers' side of Paceline. Thread-safe.
 
-    ``client`` must hand out bytes. ``from_url`` builds one that repeats an enqueue whose answer was
-    lost: the id makes that safe.
+    ``client`` must hand out bytes, and have two connections for each thread that sends many.
+    ``from_url`` builds one that repeats an enqueue whose answer was lost: the id makes that safe.
     """
 
     def __init__(self, client: redis.Redis) -> None:
@@ -146,15 +154,36 @@ class Outbox:
         return answer
 
     def send_many(self, messages: Iterable[Message]) -> list[Receipt | PacelineError]:
-        """Hands many over, pipelined: for each, in order, its Receipt or the error that refused it.
+        """Hands many over: for each, in order, its Receipt or the error that refused it.
 
         Build messages with ``message()``. A refused one does not hinder the others. Raises
-        RedisUnavailable when Redis went away: repeat the whole call, with the same messages.
+        RedisUnavailable when Redis went away, PacelineError when it refuses more than messages
+        (the user's rights, say): some may have been accepted, so repeat the whole call, with the
+        same messages. What ``messages`` itself raises comes out when all before it is handed over.
         """
-        answers: list[Receipt | PacelineError] = []
-        for piece in _pieces(messages):
-            answers += self._send_piece(piece)
-        return answers
+        return list(self.send_stream(messages))
+
+    def send_stream(self, messages: Iterable[Message]) -> Iterator[Receipt | PacelineError]:
+        """As ``send_many``, for more messages than memory holds: answers come one by one, in order,
+        and only a few pieces of PIPELINE messages are held at a time.
+
+        A piece is written when it is full or ``messages`` ends; while Redis works on one, the next
+        is made. So ``messages`` is read ahead of the answers, and who leaves the loop early, or is
+        told RedisUnavailable, does not know what became of up to AHEAD + 2 pieces after the last
+        answer: repeat from there on, with the same messages.
+        """
+        under_way: deque[_Piece] = deque()
+        with Pipe(self._client) as pipe:
+            for piece in _pieces(messages):
+                if isinstance(piece, Exception):
+                    while under_way:
+                        yield from self._answers(pipe, under_way.popleft())
+                    raise piece
+                under_way.append(self._put(pipe, piece))
+                if len(under_way) > AHEAD:
+                    yield from self._answers(pipe, under_way.popleft())
+            while under_way:
+                yield from self._answers(pipe, under_way.popleft())
 
     @staticmethod
     def message(destination: str, payload: object, **options: Any) -> Message:
@@ -214,36 +243,43 @@ class Outbox:
 
     # -- within -----------------------------------------------------------------------------
 
-    def _send_piece(self, piece: Sequence[Message]) -> list[Receipt | PacelineError]:
-        refused: dict[int, PacelineError] = {}
-        accepted: dict[str, list[tuple[int, Message]]] = {}
-        for place, message in enumerate(piece):
+    def _put(self, pipe: Pipe, messages: Sequence[Message]) -> _Piece:
+        """Checks a piece and writes what is good of it, one command a destination."""
+        piece = _Piece([None] * len(messages), [])
+        good: dict[str, list[int]] = {}
+        for place, message in enumerate(messages):
             try:
-                self._check(message)
+                provider, limit = self._profile_of(message.destination)
+                payloads.check(provider, message.payload, max_payload_bytes=limit)
+            except RedisUnavailable:
+                raise
             except PacelineError as error:
-                if isinstance(error, RedisUnavailable):
-                    raise
-                refused[place] = error
+                piece.answers[place] = error
             else:
-                accepted.setdefault(message.destination, []).append((place, message))
-        answers: dict[int, Receipt | PacelineError] = dict(refused)
-        for destination, items in accepted.items():
+                good.setdefault(message.destination, []).append(place)
+                if advice := payloads.advise(provider, message.payload):
+                    piece.warnings[place] = advice
+        for destination, places in good.items():
+            store, its = self._store(destination), [messages[place] for place in places]
             with _translated():
-                words = self._store(destination).enqueue_many([message for _, message in items])
-            for (place, message), word in zip(items, words, strict=True):
+                pipe.put(store.enqueue_command(its))
+            piece.calls.append((store, places, its))
+        return piece
+
+    @staticmethod
+    def _answers(pipe: Pipe, piece: _Piece) -> Iterator[Receipt | PacelineError]:
+        """Reads the replies to a piece; the answers are in the order of its messages."""
+        answers = piece.answers
+        for store, places, messages in piece.calls:
+            with _translated():
+                words = store.enqueue_answers(pipe.take(), messages)
+            for place, message, word in zip(places, messages, words, strict=True):
                 answers[place] = (
-                    word
-                    if isinstance(word, PacelineError)
-                    else Receipt(message.id, word, self._advice(message))
+                    Receipt(message.id, word, piece.warnings.get(place, ()))
+                    if isinstance(word, str)
+                    else word
                 )
-        return [answers[place] for place in range(len(piece))]
-
-    def _check(self, message: Message) -> None:
-        provider, limit = self._profile_of(message.destination)
-        payloads.check(provider, message.payload, max_payload_bytes=limit)
-
-    def _advice(self, message: Message) -> tuple[str, ...]:
-        return payloads.advise(self._profile_of(message.destination)[0], message.payload)
+        return (answer for answer in answers if answer is not None)
 
     def _profile_of(self, destination: str) -> tuple[str, int | None]:
         """(provider, payload limit) of a destination, from its shared configuration; looked up
@@ -273,8 +309,8 @@ class Outbox:
                 if store.intake_rules()[0] is None:
                     raise UnknownDestination(destination, self.destinations())
                 raise UnknownMessage(destination, message_id)
-            attempts = store.attempts(message_id) if history else ()
-        head, size, _, worker = found
+            head, size, _, worker = found
+            attempts = _history(store, message_id, head) if history else ()
         if isinstance(head, Ended):
             return Status(
                 id=message_id,
@@ -286,6 +322,20 @@ class Outbox:
                 history=attempts,
             )
         return _live_status(destination, message_id, head, size, worker, attempts)
+
+
+def _history(
+    store: OutboxStore, message_id: str, head: Live | Ended
+) -> Sequence[Mapping[str, Any]]:
+    """Its own attempts, and those of the merged request that it is in, or was in when it ended."""
+    own = store.attempts(message_id)
+    if isinstance(head, Ended) or head.in_request:
+        own = sorted(own + store.attempts(MARK + head.nonce), key=_when)
+    return own
+
+
+def _when(attempt: Mapping[str, Any]) -> int:
+    return int(attempt.get("at_us") or 0)
 
 
 def _live_status(
@@ -312,22 +362,39 @@ def _live_status(
         payload_bytes=size,
         worker=worker or None,
         cancel_asked=head.cancel_asked,
+        request=head.nonce if head.in_request else None,
         history=attempts,
     )
 
 
-def _pieces(messages: Iterable[Message]) -> Iterator[list[Message]]:
-    """Pieces of at most PIPELINE messages and about PIPELINE_BYTES."""
-    source = iter(messages)
-    while piece := list(islice(source, PIPELINE)):
-        part: list[Message] = []
-        size = 0
-        for message in piece:
-            if part and size + len(message.payload) > PIPELINE_BYTES:
+@dataclass(frozen=True, slots=True)
+class _Piece:
+    """``answers`` by place, None where not known yet; ``calls`` under way: whose, places, what;
+    ``warnings`` by place, of few."""
+
+    answers: list[Receipt | PacelineError | None]
+    calls: list[tuple[OutboxStore, list[int], list[Message]]]
+    warnings: dict[int, tuple[str, ...]] = field(default_factory=dict)
+
+
+def _pieces(messages: Iterable[Message]) -> Iterator[list[Message] | Exception]:
+    """Pieces of at most PIPELINE messages and about PIPELINE_BYTES. What ``messages`` raises comes
+    last: the answers that are due by then must not be lost."""
+    part: list[Message] = []
+    size = 0
+    try:
+        for message in messages:
+            if part and (len(part) == PIPELINE or size + len(message.payload) > PIPELINE_BYTES):
                 yield part
                 part, size = [], 0
             part.append(message)
             size += len(message.payload)
+    except Exception as error:  # noqa: BLE001 - raised by who asked for the pieces
+        if part:
+            yield part
+        yield error
+        return
+    if part:
         yield part
 
 

@@ -59,7 +59,8 @@ _CROCKFORD = "0123456789ABCDEFGHJKMNPQRSTVWXYZ"
 _PAIRS = tuple(a + b for a in _CROCKFORD for b in _CROCKFORD)
 
 
-class Message(msgspec.Struct, frozen=True, kw_only=True):
+# gc=False: no field can be part of a cycle, and who makes a million need not pay for the search.
+class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One thing an app wants sent.
 
     id           unique in its destination, `[A-Za-z0-9._-]{1,128}`; the same id repeats the same

@@ -202,6 +202,10 @@ class Destination:
     id_header: str = "Paceline-Message-Id"
     allow_plain_http: bool = False
     ca_file: str | None = None
+    proxy: str | None = None
+    proxy_username: Secret | None = None
+    proxy_password: Secret | None = None
+    gzip_from_bytes: int = 0
     method: str = "POST"
     success: SuccessRule = DEFAULT_SUCCESS
     outcomes: Mapping[str, str] = field(default_factory=dict)
@@ -270,6 +274,7 @@ class Destination:
             "retry": {**asdict(self.retry), "wait_503_s": list(self.retry.wait_503_s)},
             "id_header": self.id_header,
             "allow_plain_http": self.allow_plain_http,
+            "gzip_from_bytes": self.gzip_from_bytes,
             "method": self.method,
             "success": {**asdict(self.success), "statuses": list(self.success.statuses)},
             "outcomes": dict(sorted(self.outcomes.items())),

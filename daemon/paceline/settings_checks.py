@@ -6,7 +6,6 @@ that are right in themselves.
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import re
 from collections.abc import Mapping
@@ -30,6 +29,7 @@ from paceline.settings import (
 )
 from paceline.settings_fallback import fallback_problems, with_providers
 from paceline.settings_merge import merge_from
+from paceline.settings_proxy import is_loopback, proxy_problems
 from paceline.settings_rules import items_from, outcomes_from, rules_from, success_from
 from paceline.settings_tables import (
     DESTINATION,
@@ -62,6 +62,8 @@ _TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\t\x80-\xff]*")
 # Set by the connection, for they must agree with the bytes it writes.
 _FRAMING = ("connection", "content-length", "expect", "host", "transfer-encoding", "upgrade")
+# Goes to the proxy, which for https is not where headers go.
+_PROXYS = ("proxy-authorization", "proxy-connection")
 
 _Problems = list[ConfigProblem]
 
@@ -141,15 +143,12 @@ def _destination(name: str, table: Any, problems: _Problems) -> Destination | No
         check_name(name)
     except InvalidMessage as error:
         problems.append(ConfigProblem(at, f"the name {error.problem}", error.mend))
-    if isinstance(table, dict) and "proxy" in table:
-        table = {key: value for key, value in table.items() if key != "proxy"}
-        problems.append(ConfigProblem(f"{at}.proxy", "is not yet supported", "Remove it"))
     values = read_table(table, DESTINATION, at, problems, required=("provider", "url"))
     provider = values.get("provider", "http")
     _provider(at, provider, values, problems)
     policy = _retry(at, values.pop("retry", {}), POLICIES.get(provider, DEFAULT_POLICY), problems)
     urls = _urls(at, values.pop("url", []), values.get("allow_plain_http", False), problems)
-    for key in ("username", "password", "api_key"):
+    for key in ("username", "password", "api_key", "proxy_username", "proxy_password"):
         if key in values:
             values[key] = _secret(f"{at}.{key}", values[key], problems)
     values["headers"] = _headers(at, values.get("headers", {}), problems)
@@ -169,6 +168,7 @@ def _destination(name: str, table: Any, problems: _Problems) -> Destination | No
         problems=problems,
     )
     _id_header(at, values, problems)
+    problems.extend(proxy_problems(at, values, urls))
 
     burst, connections = values.get("burst", 150), values.get("connections", 10)
     values.setdefault("reserve", max(0, min(5, (burst - connections) // 10)))
@@ -268,21 +268,12 @@ def _url_problem(url: str, allow_plain: bool) -> tuple[str, str] | None:
         return "holds credentials", "Move them to username and password"
     if parts.fragment:
         return "has a #fragment, which is never sent", "Remove it"
-    if parts.scheme == "http" and not allow_plain and not _is_loopback(host):
+    if parts.scheme == "http" and not allow_plain and not is_loopback(host):
         return (
             "is plain http to another machine: credentials and messages would travel readable",
             "Use https://, or set allow_plain_http = true",
         )
     return None
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _secret(key: str, value: Any, problems: _Problems) -> Secret | None:
@@ -319,6 +310,10 @@ def _headers(at: str, table: Any, problems: _Problems) -> Mapping[str, Secret]:
             problems.append(ConfigProblem(key, "is no header name", "Letters, digits and -"))
         elif lower in _FRAMING:
             problems.append(ConfigProblem(key, "is set by the connection itself", "Remove it"))
+        elif lower in _PROXYS:
+            problems.append(
+                ConfigProblem(key, "is for a proxy", "Use proxy, proxy_username, proxy_password")
+            )
         elif lower in seen:
             problems.append(ConfigProblem(key, f"is the same header as {seen[lower]}", "Keep one"))
         elif secret := _secret(key, value, problems):

@@ -107,6 +107,12 @@ DESTINATION: Mapping[str, Key] = {
     "id_header": Key(str, 'A header\'s name, or "" for none'),
     "allow_plain_http": Key(bool, "true or false"),
     "ca_file": Key(str, "Path of a PEM file"),
+    "proxy": Key(str, 'For example "http://proxy.example:3128"'),
+    "proxy_username": Key(Any, ""),
+    "proxy_password": Key(Any, ""),
+    "gzip_from_bytes": Key(
+        Annotated[int, Meta(ge=0, le=2**53)], "Bytes, such as 100000; 0 for never"
+    ),
     "method": Key(Literal["POST", "PUT", "PATCH", "DELETE"], "POST, PUT, PATCH or DELETE"),
     "success": Key(Any, ""),
     "outcomes": Key(Any, ""),

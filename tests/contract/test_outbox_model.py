@@ -25,7 +25,7 @@ from hypothesis.stateful import (
 )
 
 from contract.redis_snapshot import snapshot
-from paceline import scripts
+from paceline import intake, scripts
 from paceline.answers import Settlement, Taken
 from paceline.errors import PacelineError
 from paceline.message import Message
@@ -185,21 +185,37 @@ class OutboxMachine(RuleBasedStateMachine):
         several=st.lists(
             st.tuples(ids, st.sampled_from([b"[]", b"\xff" * 30]),
                       st.sampled_from(["high", "normal", "bulk"]),
-                      st.sampled_from([None, "t1", "t2"])),
+                      st.sampled_from([None, "t1", "t2"]),
+                      st.sampled_from([None, None, -1, 5]), st.sampled_from([None, None, 0, 20])),
             min_size=2,
             max_size=8,
         ),
+        alike=st.booleans(),
+        together=st.booleans(),
         again=twice,
     )  # fmt: skip
-    def enqueues_many(self, several: list[tuple[str, bytes, Any, Any]], again: bool) -> None:
-        """In one call; an id may come twice in it."""
+    def enqueues_many(
+        self, several: list[tuple[Any, ...]], alike: bool, together: bool, again: bool
+    ) -> None:
+        """In one call; an id may come twice in it. ``alike``: all with the options of the first;
+        ``together``: by the function of the library before."""
+        seconds = self.now / 1e6
         messages = [
-            Message(id=i, destination="d", payload=payload, priority=priority, tenant=tenant)
-            for i, payload, priority, tenant in several
-        ]
+            Message(
+                id=message_id, destination="d", payload=payload, priority=priority, tenant=tenant,
+                not_before=None if not_before_s is None else seconds + not_before_s,
+                expires=None if expires_s is None else seconds + expires_s,
+            )
+            for (message_id, payload, *options) in several
+            for priority, tenant, not_before_s, expires_s in [several[0][2:] if alike else options]
+        ]  # fmt: skip
 
         def call() -> list[str]:
-            answers = self.store.enqueue_many(messages)
+            if together:
+                replies = self.store._send_together(messages)
+                answers = [intake.answer(r, m) for r, m in zip(replies, messages, strict=True)]
+            else:
+                answers = self.store.enqueue_many(messages)
             return [a if isinstance(a, str) else type(a).__name__ for a in answers]
 
         self._both(call, [self.model.enqueue(self.now, m) for m in messages], again)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 from collections import Counter
 from collections.abc import Iterator
 from typing import Any
@@ -15,8 +16,9 @@ from contract.test_outbox_model import NUMBERS, START_US, FixedRun
 from paceline import scripts
 from paceline.answers import Settlement, Taken
 from paceline.errors import OutboxFull, PacelineError
+from paceline.intake import BULK
 from paceline.message import Message
-from paceline.outbox import TOGETHER, OutboxStore
+from paceline.outbox import OutboxStore
 from paceline.records import Ended, Live
 from support.model import SECOND
 
@@ -38,6 +40,9 @@ class Post:
         assert self.store.publish_config("digest", {}, self.numbers)[0] == "published"
         self.store.slots("beat", "ann", 0)
         self._names = itertools.count()
+
+    def store_message(self, message_id: str, payload: bytes = b"[]") -> Message:
+        return Message(id=message_id, destination="d", payload=payload)
 
     def put(self, message_id: str, priority: Any = "normal", tenant: str | None = None,
             payload: bytes = b"[]", **times: Any) -> str:  # fmt: skip
@@ -761,7 +766,7 @@ def _messages(count: int, **options: Any) -> list[Message]:
 
 def test_many_at_once_are_taken_or_refused_each_by_itself(redis_client: redis.Redis) -> None:
     post = Post(redis_client, max_payload=20)
-    messages = _messages(2 * TOGETHER + 7)
+    messages = _messages(2 * BULK + 7)
     messages[3] = Message(id="m3", destination="d", payload=b"x" * 21)
     messages[60] = Message(id="m5", destination="d", payload=b"another")
     answers = post.store.enqueue_many(messages)
@@ -798,17 +803,158 @@ def test_what_breaks_one_of_many_costs_no_other_its_place_in_the_books(
     with pytest.raises(redis.exceptions.ResponseError, match="WRONGTYPE"):
         post.store.enqueue_many(messages)
     redis_client.delete("{d}:s")
-    assert post.store.enqueue_many([messages[0], *messages[2:]]) == ["already"] * 3
-    assert post.store.census().law["accepted"] == 3
+    assert post.store.enqueue_many(messages) == ["already", "new", "already", "already"]
+    assert post.store.census().law["accepted"] == 4
+    assert post.sound()
 
 
-def test_an_older_library_takes_them_one_by_one(redis_client: redis.Redis) -> None:
-    """A producer that is newer than the daemon, and may not load functions."""
+def _bulk(post: Post, *arguments: str | bytes) -> list[Any]:
+    """The reply of the function, errors as text."""
+    reply = post.client.execute_command("FCALL", "paceline_enqueue_bulk", 1, "{d}", *arguments)
+    return [str(one) if isinstance(one, redis.exceptions.ResponseError) else one for one in reply]
+
+
+def test_options_hold_until_others_come(post: Post) -> None:
+    now_s = post.now / 1e6
+    reply = _bulk(
+        post, str(post.now), "a", "[1]", '{"priority": "high", "tenant": "t"}', "b", "{}",
+        "c", "{}", json.dumps({"priority": "bulk", "delay_s": 5, "ttl_s": 9, "campaign": "x"}),
+        "d", "[4]", "{}", "e", "[5]",
+    )  # fmt: skip
+    assert reply == []
+    found = snapshot(post.client, "d")
+    assert found["ready"] == {(1, ""): ["a", "e"], (0, "t"): ["b", "c"]}
+    [(head, *_)] = [seen for seen in post.store.look(["d"]) if seen is not None]
+    assert isinstance(head, Live)
+    assert (head.state, head.campaign, head.priority) == ("scheduled", "x", "bulk")
+    assert (head.due_us, head.expires_us) == ((now_s + 5) * 1e6, (now_s + 9) * 1e6)
+    assert post.store.payload("b") == b"{}"
+
+
+def test_places_are_in_the_order_given_whatever_the_options(post: Post) -> None:
+    options = ['{"tenant": "t"}', '{"tenant": "u"}']
+    _bulk(post, "", *[x for n in range(40) for x in (options[n % 3 % 2], f"m{n:02}", "[]")])
+    seqs = {
+        i: int(s)
+        for t in "tu"
+        for i, s in post.client.zrange(f"{{d}}:r:1:{t}", 0, -1, withscores=True)
+    }
+    assert [i.decode() for i in sorted(seqs, key=lambda i: seqs[i])] == [
+        f"m{n:02}" for n in range(40)
+    ]
+    assert sorted(seqs.values()) == list(range(1, 41))
+
+
+def test_more_than_lua_can_unpack_at_once(post: Post) -> None:
+    options = '{"not_before": 1e9, "expires": 1e10}'
+    ids = [f"m{n:05}" for n in range(9000)]
+    for its in ("{}", options):
+        prefix = "" if its == "{}" else "x"
+        assert _bulk(post, "", its, *[x for i in ids for x in (prefix + i, "[]")]) == []
+    assert post.store.census().law["ready"] == 18_000
+    assert post.client.zcard("{d}:e") == 9000
+
+
+def test_replies_tell_of_those_that_are_not_new_by_their_numbers(redis_client: redis.Redis) -> None:
+    post = Post(redis_client, max_count=3, max_payload=20)
+    reply = _bulk(
+        post, "", '{"tenant":"t"}', "a", "[]", "b", "[]", "a", "[]", "a", "[1]", "", "[]",
+        "é", "[]", "big", "x" * 21, "none", "", "c", "[]", "d", "[]", "a", "[]", "{", "last", "[]",
+    )  # fmt: skip
+    assert {
+        number: text if text == b"already" else text.partition(";")[0].partition(", over")[0]
+        for number, text in zip(reply[::2], reply[1::2], strict=True)
+    } == {
+        2: b"already",
+        3: "PLCONFLICT options.id: a was used before with another payload",
+        4: "PLINVALID options.id: must be 1 to 128 characters of A-Z a-z 0-9 . _ -",
+        5: "PLINVALID options.id: must be 1 to 128 characters of A-Z a-z 0-9 . _ -",
+        6: "PLTOOBIG payload: 21 bytes",
+        7: "PLINVALID payload: empty",
+        9: "PLFULL outbox: 3 messages wait, max_messages is 3",
+        10: b"already",
+        11: "PLINVALID options: not a JSON object",
+    }  # fmt: skip
+    assert post.waiting() == ["a", "b", "c"]
+    assert post.sound()
+
+
+@pytest.mark.parametrize(
+    ("options", "field"),
+    [
+        ("{", "options:"),
+        ('{"id": "x"}', "options.id:"),
+        ('{"prio": "high"}', "options.prio:"),
+        ('{"priority": "urgent"}', "options.priority:"),
+        ('{"tenant": "a b"}', "options.tenant:"),
+        ('{"campaign": 1}', "options.campaign:"),
+        ('{"ttl_s": -1}', "options.ttl_s:"),
+        ('{"not_before": 1, "delay_s": 1}', "options.delay_s:"),
+        ('{"expires": 5}', "options.expires:"),
+        ('{"ttl_s": 0}', "options.ttl_s:"),
+        ('{"delay_s": 9, "ttl_s": 8}', "options.expires:"),
+        ('{"tenant": "' + "x" * 9000 + '"}', "options:"),
+    ],
+)
+def test_bad_options_refuse_what_follows_them_and_name_the_field(
+    post: Post, options: str, field: str
+) -> None:
+    reply = _bulk(post, "", "a", "[]", options, "b", "[]", "c", "[]", "{}", "d", "[]")
+    assert [reply[0], reply[2]] == [1, 2]
+    assert reply[1] == reply[3]
+    assert reply[1].startswith(f"PLINVALID {field}")
+    assert post.waiting() == ["a", "d"]
+
+
+def test_what_is_no_call_is_refused_whole(post: Post) -> None:
+    for arguments in ((), ("",), ("", "{}"), ("now", "{}", "a", "[]")):
+        with pytest.raises(redis.exceptions.ResponseError, match="PLINVALID arguments"):
+            _bulk(post, *arguments)
+    with pytest.raises(redis.exceptions.ResponseError, match="PLUNKNOWN"):
+        post.client.execute_command("FCALL", "paceline_enqueue_bulk", 1, "{e}", "", "{}", "a", "[]")
+    assert _bulk(post, "", "{}", "a", "[]", "b") == [1, "PLINVALID payload: missing"]
+
+
+def test_a_draining_outbox_knows_what_it_has(post: Post) -> None:
+    assert _bulk(post, "", "{}", "a", "[]", "b", "[]") == []
+    post.store.hold("drain")
+    reply = _bulk(post, "", "{}", "a", "[]", "c", "[]", "b", "[1]")
+    assert reply[:3] == [0, b"already", 1]
+    assert reply[3].startswith("PLDRAINING")
+    assert reply[5].startswith("PLCONFLICT")
+    answers = post.store.enqueue_many(_messages(3))
+    assert [type(a).__name__ for a in answers] == ["Draining"] * 3
+
+
+def test_a_place_in_somebody_elses_hands_refuses_its_messages_and_writes_nothing(
+    redis_client: redis.Redis,
+) -> None:
     post = Post(redis_client)
-    newer = scripts.source("enqueue")
-    older = newer.replace("redis.register_function('paceline_enqueue_many', enqueue_many)", "")
-    older = older.replace("local VERSION = 2", "local VERSION = 1")
-    assert older.count("\n") == newer.count("\n")
+    redis_client.set("{d}:r:0:", "in the way")
+    reply = _bulk(
+        post, "", "{}", "a", "[]", '{"priority":"high"}', "b", "[]", "c", "[]", "{}", "d", "[]"
+    )
+    assert [reply[0], reply[2]] == [1, 2]
+    assert "WRONGTYPE" in reply[1]
+    assert redis_client.exists("{d}:m:b", "{d}:m:c") == 0
+    redis_client.delete("{d}:r:0:")
+    assert post.waiting() == ["a", "d"]
+    assert post.sound()
+
+
+@pytest.mark.parametrize(("version", "without"), [(2, ["bulk"]), (1, ["bulk", "many"])])
+def test_an_older_library_takes_them_its_way(
+    redis_client: redis.Redis, version: int, without: list[str]
+) -> None:
+    """A producer that is newer than the daemon, and may not load functions."""
+    post = Post(redis_client, max_payload=20)
+    older = scripts.source("enqueue").replace("local VERSION = 3", f"local VERSION = {version}")
+    for name in without:
+        line = f"redis.register_function('paceline_enqueue_{name}', enqueue_{name})"
+        assert line in older
+        older = older.replace(line, "")
+    messages = _messages(120)
+    messages[7] = Message(id="m7", destination="d", payload=b"x" * 21)
     redis_client.execute_command("FUNCTION", "LOAD", "REPLACE", older)
     redis_client.execute_command(
         "ACL", "SETUSER", "producer", "on", "nopass", "~*", "+@all", "-function|load"
@@ -817,10 +963,24 @@ def test_an_older_library_takes_them_one_by_one(redis_client: redis.Redis) -> No
         with redis.Redis.from_url(
             f"redis://producer:x@127.0.0.1:{redis_client.connection_pool.connection_kwargs['port']}"
         ) as producer:
-            store = OutboxStore(producer, "d")
-            assert store.enqueue_many(_messages(3)) == ["new"] * 3
+            answers = OutboxStore(producer, "d").enqueue_many(messages)
+            assert [n for n, a in enumerate(answers) if a != "new"] == [7]
+            assert redis_client.execute_command("FCALL_RO", "paceline_version", 0) == version
+            redis_client.function_flush()
+            with pytest.raises(redis.exceptions.NoPermissionError):
+                OutboxStore(producer, "d").enqueue_many(messages)
     finally:
         redis_client.execute_command("ACL", "DELUSER", "producer")
         redis_client.function_flush()
         scripts.load_library(redis_client)
-    assert post.store.census().law["ready"] == 3
+    assert post.store.census().law["ready"] == 119
+
+
+def test_a_missing_library_is_loaded_by_who_hands_over(redis_client: redis.Redis) -> None:
+    post = Post(redis_client)
+    redis_client.function_flush()
+    assert post.store.enqueue_many(_messages(3)) == ["new"] * 3
+    redis_client.function_flush()
+    assert post.put("one") == "one"
+    version = redis_client.execute_command("FCALL_RO", "paceline_version", 0)
+    assert version == scripts.LIBRARY_VERSION

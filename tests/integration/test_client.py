@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
 
 import pytest
@@ -12,6 +12,7 @@ import redis
 
 from paceline import Outbox
 from paceline.answers import Settlement
+from paceline.client import AHEAD, PIPELINE, Receipt
 from paceline.embedded import EmbeddedServer
 from paceline.errors import (
     DuplicateConflict,
@@ -25,8 +26,10 @@ from paceline.errors import (
     UnknownDestination,
     UnknownMessage,
 )
+from paceline.message import Message
 from paceline.outbox import new_nonce
 from support.published import MAXMD_PAYLOAD, published
+from support.servers import command_calls
 
 
 @pytest.fixture
@@ -121,6 +124,131 @@ def test_many_large_messages_in_one_call(outbox: Outbox, redis_client: redis.Red
     answers = outbox.send_many(iter(messages))
     assert [a.id for a in answers if not isinstance(a, PacelineError)] == [m.id for m in messages]
     assert store.census().law["ready"] == 12
+
+
+def _numbered(count: int, cut: Callable[[int], None] = lambda _: None) -> Iterator[Message]:
+    """Messages m0, m1, …; ``cut`` hears of each number before its message is made."""
+    for n in range(count):
+        cut(n)
+        yield Outbox.message("web", {"n": n}, id=f"m{n}", campaign="c", priority="bulk")
+
+
+def _ids(answers: Iterable[object]) -> list[str]:
+    return [a.id for a in answers if isinstance(a, Receipt)]
+
+
+def test_a_stream_answers_in_order_and_reads_only_so_far_ahead(
+    outbox: Outbox, redis_client: redis.Redis
+) -> None:
+    store = published(redis_client)
+    most, made = 0, 0
+    calls = command_calls(redis_client).get("fcall", 0)
+
+    def cut(number: int) -> None:
+        nonlocal made
+        made = number + 1
+
+    for seen, answer in enumerate(outbox.send_stream(_numbered(3000, cut))):
+        assert isinstance(answer, Receipt)
+        assert answer.id == f"m{seen}"
+        most = max(most, made - seen)
+    assert most <= (AHEAD + 2) * PIPELINE
+    # One command a piece, each written once: a fsync covers PIPELINE messages.
+    assert command_calls(redis_client)["fcall"] - calls == 3000 / PIPELINE
+    assert store.census().law["ready"] == 3000
+    assert [i.decode() for i in redis_client.zrange("{web}:r:2:", 0, -1)] == [
+        f"m{n}" for n in range(3000)
+    ]
+
+
+def test_what_is_refused_in_a_stream_hinders_no_other(
+    outbox: Outbox, redis_client: redis.Redis
+) -> None:
+    published(redis_client, more="max_messages = 900")
+    published(redis_client, "mail", "maxmd")
+    source = [
+        Outbox.message("mail" if n % 3 == 0 else "web", MAXMD_PAYLOAD, id=f"m{n}")
+        for n in range(1500)
+    ]
+    source[10] = Outbox.message("mail", {"sender": "a@b.example"}, id="m10")
+    source[400] = Outbox.message("nowhere", [], id="m400")
+    answers = list(outbox.send_stream(source))
+    kinds = [type(answer) for answer in answers]
+    assert (kinds[10], kinds[400]) == (PayloadError, UnknownDestination)
+    assert [n for n, kind in enumerate(kinds) if kind is OutboxFull] == [
+        n for n in range(1500) if n % 3 and n != 10 and n != 400
+    ][900:]
+    assert _ids(answers) == [f"m{n}" for n, kind in enumerate(kinds) if kind is Receipt]
+
+
+def test_a_connection_that_breaks_under_a_stream_costs_nothing(
+    outbox: Outbox, redis_client: redis.Redis
+) -> None:
+    store = published(redis_client)
+
+    def cut(number: int) -> None:
+        if number % 700 == 699:  # a piece is under way, and another half made
+            redis_client.execute_command("CLIENT", "KILL", "TYPE", "normal", "SKIPME", "yes")
+
+    answers = list(outbox.send_stream(_numbered(3000, cut)))
+    assert _ids(answers) == [f"m{n}" for n in range(3000)]
+    assert store.census().law["accepted"] == 3000
+    assert [i.decode() for i in redis_client.zrange("{web}:r:2:", 0, -1)] == _ids(answers)
+
+
+def test_what_the_source_raises_comes_after_the_answers_that_are_due(
+    outbox: Outbox, redis_client: redis.Redis
+) -> None:
+    store = published(redis_client)
+
+    def cut(number: int) -> None:
+        if number == 777:
+            raise OSError("the disk is gone")
+
+    answers: list[object] = []
+    with pytest.raises(OSError, match="the disk"):
+        answers.extend(outbox.send_stream(_numbered(1000, cut)))
+    assert _ids(answers) == [f"m{n}" for n in range(777)]
+    assert store.census().law["ready"] == 777
+
+
+def test_a_stream_left_early_leaves_the_connection_usable(
+    outbox: Outbox, redis_client: redis.Redis
+) -> None:
+    published(redis_client)
+    stream = outbox.send_stream(_numbered(3000))
+    assert _ids([next(stream)]) == ["m0"]
+    stream.close()
+    # The same connection, or what waits on it would be read as the answer to this.
+    assert outbox.send("web", 1, id="after") == Receipt("after", "new")
+    assert _ids(outbox.send_stream(_numbered(3000))) == [f"m{n}" for n in range(3000)]
+
+
+def test_a_stream_may_send_by_the_same_outbox_while_it_is_read(
+    outbox: Outbox, redis_client: redis.Redis
+) -> None:
+    store = published(redis_client)
+    receipts = outbox.send_stream(
+        _numbered(600, lambda n: outbox.send("web", n, id=f"other{n}") and None)
+    )
+    assert len(_ids(receipts)) == 600
+    assert store.census().law["ready"] == 1200
+
+
+def test_a_stream_is_told_when_redis_goes_and_may_be_repeated(tmp_path: Path) -> None:
+    with EmbeddedServer(tmp_path) as server, Outbox.from_url(server.url, timeout_s=1.0) as outbox:
+        with redis.Redis.from_url(server.url) as client:
+            published(client)
+        seen: list[object] = []
+        source = _numbered(3000, lambda n: server.kill() if n == 1300 else None)
+        with pytest.raises(RedisUnavailable):
+            seen.extend(outbox.send_stream(source))
+        assert 0 < len(seen) < 1300
+        server.start()
+        answers = outbox.send_many(_numbered(3000))
+        assert _ids(answers) == [f"m{n}" for n in range(3000)]
+        # Each answer that was given holds.
+        assert {a.status for a in answers[: len(seen)] if isinstance(a, Receipt)} == {"already"}
 
 
 def test_wait_returns_when_it_is_sent(outbox: Outbox, redis_client: redis.Redis) -> None:

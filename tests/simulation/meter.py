@@ -128,7 +128,8 @@ def script_names() -> dict[str, str]:
     folder = resources.files("paceline") / "lua"
     names = [f.name.removesuffix(".lua") for f in folder.iterdir() if f.name.endswith(".lua")]
     by_hash = {scripts.sha1(name): name for name in names if name != "lib"}
-    return {**by_hash, "paceline_enqueue": "enqueue", "paceline_enqueue_many": "enqueue"}
+    functions = ("paceline_enqueue", "paceline_enqueue_many", "paceline_enqueue_bulk")
+    return {**by_hash, **dict.fromkeys(functions, "enqueue")}
 
 
 def read(client: redis.Redis) -> Reading:

@@ -195,8 +195,10 @@ def test_the_type_is_as_documented(row: Row) -> None:
     assert row.type in ("table", "secret", "value")
     if row.type == "secret":
         secret = {(row.table, row.key): '{ env = "X" }'}
-        if row.key in ("username", "password"):
+        if row.key in ("username", "password", "proxy_username", "proxy_password"):
             secret[row.table, _beside(row.key)] = '"x"'
+        if row.key.startswith("proxy_"):
+            secret[row.table, "proxy"] = '"http://proxy.example:3128"'
         assert _load(row.provider, secret) != _load(row.provider, {})
     else:
         with pytest.raises(ConfigError) as caught:
@@ -205,7 +207,9 @@ def test_the_type_is_as_documented(row: Row) -> None:
 
 
 def _beside(key: str) -> str:
-    return "password" if key == "username" else "username"
+    prefix, _, key = key.rpartition("_")
+    other = "password" if key == "username" else "username"
+    return f"{prefix}_{other}" if prefix else other
 
 
 def _words(kind: Any, key: str) -> str:

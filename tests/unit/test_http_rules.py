@@ -15,7 +15,7 @@ from paceline.errors import PayloadError
 from paceline.settings import Destination
 from paceline.settings_file import load, loads
 from paceline_workers.outcome import Kind, Outcome, Reply, dispose
-from paceline_workers.providers.base import Merging, Profile
+from paceline_workers.providers.base import Profile, as_merging
 from paceline_workers.providers.http import MergingJsonApi
 from paceline_workers.providers.registry import build
 
@@ -31,7 +31,7 @@ def profile(lines: str = "") -> Profile:
 def merging(lines: str) -> MergingJsonApi:
     found = profile(lines)
     assert isinstance(found, MergingJsonApi)
-    assert isinstance(found, Merging)
+    assert as_merging(found) is found
     return found
 
 
@@ -210,7 +210,7 @@ def test_whole_payloads_become_an_array_of_them() -> None:
 
 
 def test_without_an_array_nothing_merges() -> None:
-    assert not isinstance(profile(), Merging)
+    assert as_merging(profile()) is None
 
 
 # --- the examples ---

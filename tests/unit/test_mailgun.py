@@ -16,7 +16,7 @@ from hypothesis import strategies as st
 from paceline.errors import ConfigError, MessageTooLarge, PayloadError
 from paceline.settings_file import loads
 from paceline_workers.outcome import RETRY_AFTER_CAP_S, Kind, Outcome, Reply, dispose
-from paceline_workers.providers.base import Merging, RenderedRequest
+from paceline_workers.providers.base import RenderedRequest, as_merging
 from paceline_workers.providers.mailgun import TABLE, Mailgun
 from paceline_workers.providers.registry import build
 from support.mails import PLAIN, neutral
@@ -36,7 +36,7 @@ NATIVE: dict[str, Any] = {"from": "a@b.example", "to": "c@b.example", "subject":
 def profile(lines: str = "", key: str = "s3cret") -> Mailgun:
     built = build(loads(CONFIG + lines).destinations["mg"], {"KEY": key})
     assert isinstance(built, Mailgun)
-    assert isinstance(built, Merging)
+    assert as_merging(built) is built
     return built
 
 

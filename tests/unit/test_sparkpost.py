@@ -13,7 +13,7 @@ from hypothesis import strategies as st
 from paceline.errors import ConfigError, MessageTooLarge, PayloadError
 from paceline.settings_file import loads
 from paceline_workers.outcome import RETRY_AFTER_CAP_S, Kind, Outcome, Reply, dispose
-from paceline_workers.providers.base import Merging
+from paceline_workers.providers.base import as_merging
 from paceline_workers.providers.registry import build
 from paceline_workers.providers.sparkpost import TABLE, SparkPost
 from support.mails import PLAIN, neutral
@@ -31,7 +31,7 @@ CONTENT = {"from": "a@b.example", "subject": "s", "text": "t"}
 def profile(lines: str = "", key: str = "s3cret") -> SparkPost:
     built = build(loads(CONFIG + lines).destinations["sp"], {"KEY": key})
     assert isinstance(built, SparkPost)
-    assert isinstance(built, Merging)
+    assert as_merging(built) is built
     return built
 
 

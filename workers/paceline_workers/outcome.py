@@ -94,6 +94,9 @@ class Reply:
 
 Phase = Literal["connect", "write", "read"]
 
+#: The cause where a proxy opens no tunnel for want of credentials (407).
+PROXY_AUTH = "proxy-auth"
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -102,7 +105,7 @@ class Failure:
     phase       "connect": not a byte of the request was given to the system (DNS, TCP, TLS, or a
                 kept connection found dead before the write); "write"; "read"
     cause       "dns", "refused", "connect-timeout", "tls", "reset", "eof", "timeout", "deadline",
-                "unreadable", …: goes into the reason
+                "unreadable", "proxy", …: goes into the reason
     unreceived  the peer's system provably got nothing. Believed for a clean "eof" only: after a
                 reset the counters prove nothing (seen: 700 bytes read by the peer, counter 0), and
                 after a time-out the bytes may still be on their way
@@ -208,13 +211,19 @@ def status_kind(status: int, table: Mapping[str, Kind] = STATUSES) -> Kind | Non
 
 
 def judge_failure(failure: Failure) -> Outcome:
-    """No whole response: not processed where that is certain, otherwise ambiguous."""
+    """No whole response: not processed where that is certain, otherwise ambiguous.
+
+    A proxy that asks for credentials holds the destination, as a 407 in answer to a request does:
+    it will say the same to every message, and time does not mend it.
+    """
     proven = failure.phase == "connect" or (failure.unreceived and failure.cause == "eof")
     reason = failure.cause if failure.phase == "connect" else f"{failure.cause} on {failure.phase}"
     if proven and failure.phase != "connect":
         reason += ", provably unreceived"
     if failure.detail:
         reason += f": {failure.detail}"
+    if failure.cause == PROXY_AUTH:
+        return Outcome(kind=Kind.HELD, reason=reason)
     return Outcome(
         kind=Kind.RETRY if proven else Kind.AMBIGUOUS,
         reason=reason,

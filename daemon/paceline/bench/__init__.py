@@ -11,8 +11,10 @@ Files, in the order of a run::
     child.py      peers and producer, each a process that tells its own figures
     producer.py peers/    what those processes run
     cpu.py        CPU time of processes, and Redis's own
+    peak.py       the most memory that a process has held
     contest.py backlog.py memory.py latency.py    the sections
     figures.py report.py    pure: medians, ratios, bars; rendering
     work_folder.py          where it runs
     pacing/                 ``paceline bench pacing``: how well the pace is kept, a bench by itself
+    merge/                  ``paceline bench merge``: millions a minute, in and out, another one
 """

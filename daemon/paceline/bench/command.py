@@ -8,6 +8,7 @@ from typing import Any
 import click
 from click.core import ParameterSource
 
+from paceline.bench.merge.command import merge
 from paceline.bench.pacing.command import pacing
 from paceline.bench.plan import CONTESTANTS, SECTIONS, Plan
 from paceline.bench.progress import telling
@@ -27,6 +28,7 @@ Examples:
   paceline bench --only backlog --backlog 100000
   paceline bench --markdown > figures.md
   paceline bench pacing                          how well the pace is kept
+  paceline bench merge                           millions a minute, in and out
 """
 
 
@@ -135,4 +137,5 @@ def _refuse_options(context: click.Context) -> None:
             raise click.UsageError(f"{option} belongs behind {context.invoked_subcommand}")
 
 
+bench.add_command(merge)
 bench.add_command(pacing)

@@ -6,7 +6,8 @@ import json
 import os
 import sys
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from dataclasses import dataclass, field
 from pathlib import Path
 
 import redis
@@ -25,6 +26,19 @@ _DRAIN_S, _DRAIN_LEAST_S = 30.0, 60.0
 _LOOK_FIRST_S, _LOOK_LEAST_S, _LOOK_MOST_S = 0.02, 0.005, 0.25
 
 
+@dataclass(frozen=True, slots=True)
+class Dialect:
+    """How a destination speaks to the sink: its provider, more lines of its table (TOML), and the
+    environment that they name."""
+
+    provider: str = "http"
+    more: tuple[str, ...] = ()
+    environ: Mapping[str, str] = field(default_factory=dict)
+
+
+HTTP = Dialect()
+
+
 class Line:
     """``start`` it, and ``ready`` waits for it; who started it stops ``daemons`` and ``workers``.
     Raises PartFailed, OSError."""
@@ -37,6 +51,7 @@ class Line:
         burst: int,
         folder: Path,
         client: redis.Redis,
+        dialect: Dialect = HTTP,
     ) -> None:
         self.name = name
         self.store = OutboxStore(client, name)
@@ -46,11 +61,14 @@ class Line:
         self._rate = rate
         self._burst = burst
         self._folder = folder
+        self._dialect = dialect
 
     def start(self, redis_url: str, sink_url: str, most: int) -> None:
         """Starts daemon and workers, for an outbox of at most ``most`` messages."""
         config = self._folder / f"{self.name}.toml"
-        text = config_text(self.name, redis_url, sink_url, self._rate, most, self._burst)
+        text = config_text(
+            self.name, redis_url, sink_url, self._rate, most, self._burst, self._dialect
+        )
         config.write_text(text, encoding="utf-8")
         self.daemons.append(self._part("daemon", "daemon", config))
         for number in range(1, self._count + 1):
@@ -60,7 +78,7 @@ class Line:
         words = [sys.executable, "-m", "paceline", command, "--config", str(config)]
         # What the caller's environment says of Paceline is meant for another one.
         environ = {k: v for k, v in os.environ.items() if not k.startswith("PACELINE_")}
-        environ[PARENT_VARIABLE] = str(os.getpid())
+        environ |= {**self._dialect.environ, PARENT_VARIABLE: str(os.getpid())}
         return Part(f"{self.name}-{name}", words, environ, self._folder / f"{self.name}-{name}.log")
 
     def ready(self) -> None:
@@ -134,7 +152,13 @@ class Line:
 
 
 def config_text(
-    name: str, redis_url: str, sink_url: str, rate: float, most: int, burst: int = BURST
+    name: str,
+    redis_url: str,
+    sink_url: str,
+    rate: float,
+    most: int,
+    burst: int = BURST,
+    dialect: Dialect = HTTP,
 ) -> str:
     """The TOML file of a contestant."""
     lines = [
@@ -144,12 +168,13 @@ def config_text(
         "[exporter]",
         'listen = "127.0.0.1:0"',
         f"[destinations.{name}]",
-        'provider = "http"',
+        f"provider = {json.dumps(dialect.provider)}",
         f"url = {json.dumps(sink_url)}",
         f"rate = {rate}",
         f"burst = {burst}",
         f"connections = {CONNECTIONS}",
         f"max_messages = {most}",
         f"max_bytes = {most * 4096}",
+        *dialect.more,
     ]
     return "\n".join(lines) + "\n"

@@ -18,14 +18,17 @@ PATH = "/messages"
 
 
 class BenchSink:
-    """Started by ``with``. Raises PartFailed, OSError."""
+    """Started by ``with``; ``profile`` is the sink's, ``path`` where that takes messages. Raises
+    PartFailed, OSError."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, profile: str = "http", path: str = PATH) -> None:
         self._folder = folder
+        self._profile = profile
+        self._path = path
 
     def __enter__(self) -> Self:
         port_file = self._folder / "sink.port"
-        command = [sys.executable, "-m", "paceline.sink", "--profile", "http", "--lean"]
+        command = [sys.executable, "-m", "paceline.sink", "--profile", self._profile, "--lean"]
         command += ["--port", "0", "--port-file", str(port_file)]
         environ = {**os.environ, PARENT_VARIABLE: str(os.getpid())}
         self._part = Part("sink", command, environ, self._folder / "sink.log")
@@ -49,7 +52,7 @@ class BenchSink:
     @property
     def url(self) -> str:
         """Where messages are posted."""
-        return self.client.url + PATH
+        return self.client.url + self._path
 
     def forget(self) -> None:
         """Nothing has arrived yet."""

@@ -12,7 +12,7 @@ import redis
 
 from paceline.bench.child import Told, run_child
 from paceline.bench.cpu import redis_s
-from paceline.bench.lines import Line
+from paceline.bench.lines import HTTP, Dialect, Line
 from paceline.bench.plan import BURST, RATE, Fsync
 from paceline.connect import connect
 from paceline.embedded import EmbeddedServer
@@ -54,6 +54,7 @@ class BenchStage:
         rate: float = RATE,
         burst: int = BURST,
         most: int = 1_000_000,
+        dialect: Dialect = HTTP,
     ) -> None:
         self.fsync = fsync
         self.lines: dict[str, Line] = {}
@@ -64,6 +65,7 @@ class BenchStage:
         self._rate = rate
         self._burst = burst
         self._most = most
+        self._dialect = dialect
 
     def __enter__(self) -> Self:
         self._folder.mkdir(mode=0o700, parents=True)
@@ -72,7 +74,9 @@ class BenchStage:
             # Time enough for a server that is flushing half a million messages to its disk.
             self.client = connect(self.url, name="paceline-bench", timeout_s=30.0)
             for name, workers in self._workers.items():
-                line = Line(name, workers, self._rate, self._burst, self._folder, self.client)
+                line = Line(
+                    name, workers, self._rate, self._burst, self._folder, self.client, self._dialect
+                )
                 self.lines[name] = line
                 line.start(self.url, self._sink_url, self._most)
             for line in self.lines.values():

@@ -2,9 +2,16 @@
 --@lib
 -- enqueue: new -> ready, or scheduled when it is not due yet. A function, so that any language
 -- can call it: FCALL paceline_enqueue 1 '{destination}' '<payload>' '<options as JSON>'
--- And for many at once, FCALL paceline_enqueue_many 1 '{destination}' payload options payload options
--- ...: each is taken or refused by itself, and there is one reply for each. Redis reads a pipeline of
--- single calls by 16 KiB, and under appendfsync always syncs after each piece; one call is one sync.
+-- And for many at once, each taken or refused by itself:
+--   FCALL paceline_enqueue_many 1 '{destination}' payload options payload options ...
+--     one reply for each;
+--   FCALL paceline_enqueue_bulk 1 '{destination}' '' options id payload id payload ...
+--     options without an id, which hold for what follows, until others (where an id is due, what
+--     begins with a brace is options); none before the first means none. Replies tell of those that
+--     are not new only: its number in the call, from 0, and its reply, and so on.
+-- Redis reads a pipeline of single calls by 16 KiB, and under appendfsync always syncs after each
+-- piece; one call is one sync. The bulk form reads options once, and writes places together: a
+-- message costs Redis about half.
 --
 -- KEYS  {destination}
 -- ARGV  payload bytes (kept as they are, never parsed here: cjson turns [] into {} and loses
@@ -12,15 +19,27 @@
 --       options: id (required: the caller makes it before its first try, so that a repeated call
 --       cannot enqueue twice), priority high|normal|bulk, tenant, campaign,
 --       not_before and expires (unix seconds), delay_s and ttl_s (seconds from now)
+--       bulk: now_us, for tests, or '', and then as above
 -- Returns "new", or "already" (same id, same payload: a repeated call).
 -- Errors  PLINVALID, PLTOOBIG, PLUNKNOWN, PLCONFLICT, PLFULL, PLDRAINING: then nothing was written.
-local VERSION = 2
+local VERSION = 3
 local PRIORITIES = {high = '0', normal = '1', bulk = '2'}
 local OPTIONS = {id = 'string', priority = 'string', tenant = 'string', campaign = 'string',
   not_before = 'number', expires = 'number', delay_s = 'number', ttl_s = 'number'}
 
 local function refuse(code, text) return redis.error_reply(code .. ' ' .. text) end
 
+local function wrong_id(id)
+  if not id then
+    return 'options.id: missing; make an id of 1 to 128 characters of A-Z a-z 0-9 . _ - '
+      .. 'and repeat it when you repeat the call'
+  end
+  if #id > 128 or not id:match('^[%w._-]+$') then
+    return 'options.id: must be 1 to 128 characters of A-Z a-z 0-9 . _ -'
+  end
+end
+
+-- The options as a table, the id in it unchecked; or nil and what is wrong with them.
 local function read_options(json)
   if #json > 8192 then return nil, 'options: over 8192 bytes' end
   local fine, o = pcall(cjson.decode, json)
@@ -37,13 +56,6 @@ local function read_options(json)
     elseif want == 'number' and (value ~= value or value < 0 or value > 1e11) then
       return nil, 'options.' .. name .. ': must be seconds from 0 to 1e11'
     end
-  end
-  if not o.id then
-    return nil, 'options.id: missing; make an id of 1 to 128 characters of A-Z a-z 0-9 . _ - '
-      .. 'and repeat it when you repeat the call'
-  end
-  if #o.id > 128 or not o.id:match('^[%w._-]+$') then
-    return nil, 'options.id: must be 1 to 128 characters of A-Z a-z 0-9 . _ -'
   end
   for _, name in ipairs({'tenant', 'campaign'}) do
     local value = o[name]
@@ -87,89 +99,170 @@ local function open_intake(tag)
   for i = 1, #COUNTERS do n[i] = tonumber(n[i] or 0) end
   return {max_payload = tonumber(cfg[1]), max_count = tonumber(cfg[2]), max_bytes = tonumber(cfg[3]),
     live = n[1] + n[2] - n[3] - n[4] - n[5] - n[6] - n[7], bytes = n[8], seq = n[9],
-    draining = redis.call('HGET', K('gate'), 'draining'), ringed = {}}
+    draining = redis.call('HGET', K('gate'), 'draining'), prefix = K('m:'), accepted = 0, added = 0,
+    ways = {}, places = {}, order = {}, expiring = {}}
 end
 
-local function put_ready(intake, m)
-  local lane = m.prio .. ':' .. m.tenant
-  if intake.ringed[lane] then
-    m.state = 'R'
-    redis.call('ZADD', K('r:' .. lane), m.seq, m.id)
-  elseif to_ready(m) then
-    -- Wakes a sleeping scheduler; at most a few tokens stand there, whoever reads them.
-    redis.call('LPUSH', K('wake'), '1')
-    redis.call('LTRIM', K('wake'), 0, 3)
-  end
-  intake.ringed[lane] = true
-end
-
-local function enter(intake, payload, options, now)
-  local o, problem = read_options(options)
-  if not o then return refuse('PLINVALID', problem) end
-  if #payload == 0 then return refuse('PLINVALID', 'payload: empty') end
-  if #payload > intake.max_payload then
-    return refuse('PLTOOBIG', 'payload: ' .. #payload .. ' bytes, over the '
-      .. string.format('%.0f', intake.max_payload) .. ' that max_payload_bytes of the destination allows')
-  end
-
-  local name = K('m:' .. o.id)
-  if redis.call('EXISTS', name) == 1 then return answer_known(o.id, name, payload) end
-
+-- What messages of equal options share: why none of them may enter, or the two parts of their header
+-- around the place, and the container that they go to.
+local function open_way(intake, o)
+  local now = intake.now
   local expires = o.expires and math.floor(o.expires * 1e6)
     or (o.ttl_s and now + math.floor(o.ttl_s * 1e6)) or 0
   if (o.expires or o.ttl_s) and expires <= now then
-    return refuse('PLINVALID', 'options.' .. (o.expires and 'expires' or 'ttl_s') .. ': already past')
+    return {refused = {'PLINVALID', 'options.' .. (o.expires and 'expires' or 'ttl_s') .. ': already past'}}
   end
   local due = o.not_before and math.floor(o.not_before * 1e6)
     or (o.delay_s and now + math.floor(o.delay_s * 1e6)) or 0
   if expires > 0 and due >= expires then
-    return refuse('PLINVALID', 'options.expires: not after not_before')
+    return {refused = {'PLINVALID', 'options.expires: not after not_before'}}
   end
+  local later, tenant, campaign = due > now, o.tenant or '', o.campaign or ''
+  local lane = later and '' or o.priority .. ':' .. tenant
+  local place = later and K('s') or K('r:' .. lane)
+  -- A key of ours that somebody overwrote stops its messages before anything of them is written.
+  redis.call('ZCARD', place)
+  if not later then redis.call('ZCARD', K('t:' .. o.priority)) end
+  if expires > 0 then redis.call('ZCARD', K('e')) end
+  local list = intake.places[place]
+  if not list then
+    list = {prio = o.priority, tenant = tenant, later = later}
+    intake.places[place] = list
+    intake.order[#intake.order + 1] = place
+  end
+  return {list = list, due = due, expires = expires,
+    head = struct.pack('>c1c1HHc16c1c1', 'P', later and 'W' or 'R', 0, 0, NO_NONCE, o.priority, '-'),
+    tail = struct.pack('>dddBBH', now, expires, due, #tenant, #campaign, 0) .. tenant .. campaign}
+end
+
+-- Why no message of `size` bytes enters that is not there already.
+local function refusal(intake, way, size)
+  if way.refused then return way.refused[1], way.refused[2] end
   if intake.draining then
-    return refuse('PLDRAINING', 'destination ' .. string.sub(T, 2, -2)
-      .. ' is draining and takes nothing new; wait, or have an operator resume it')
+    return 'PLDRAINING', 'destination ' .. string.sub(T, 2, -2)
+      .. ' is draining and takes nothing new; wait, or have an operator resume it'
   end
   if intake.live >= intake.max_count then
-    return refuse('PLFULL', 'outbox: ' .. intake.live .. ' messages wait, max_messages is '
-      .. string.format('%.0f', intake.max_count) .. '; try again when some are sent')
+    return 'PLFULL', 'outbox: ' .. intake.live .. ' messages wait, max_messages is '
+      .. string.format('%.0f', intake.max_count) .. '; try again when some are sent'
   end
-  if intake.bytes + #payload > intake.max_bytes then
-    return refuse('PLFULL', 'outbox: ' .. intake.bytes .. ' bytes wait, max_bytes is '
-      .. string.format('%.0f', intake.max_bytes) .. '; try again when some are sent')
+  if intake.bytes + size > intake.max_bytes then
+    return 'PLFULL', 'outbox: ' .. intake.bytes .. ' bytes wait, max_bytes is '
+      .. string.format('%.0f', intake.max_bytes) .. '; try again when some are sent'
   end
+end
 
-  local tenant, campaign = o.tenant or '', o.campaign or ''
-  intake.seq = intake.seq + 1
-  bump('seq')
-  local m = {id = o.id, prio = o.priority, tenant = tenant, seq = intake.seq}
-  local later = due > now
-  redis.call('SET', name, struct.pack(HEADER, 'P', later and 'W' or 'R', 0, 0, NO_NONCE, m.prio, '-',
-    m.seq, now, expires, due, #tenant, #campaign, 0) .. tenant .. campaign .. payload)
-  if later then redis.call('ZADD', K('s'), due, o.id) else put_ready(intake, m) end
-  if expires > 0 then redis.call('ZADD', K('e'), expires, o.id) end
-  intake.live, intake.bytes = intake.live + 1, intake.bytes + #payload
-  bump('accepted')
-  bump('bytes', #payload)
+local function enter(intake, way, id, payload)
+  local size = #payload
+  if size == 0 then return refuse('PLINVALID', 'payload: empty') end
+  if size > intake.max_payload then
+    return refuse('PLTOOBIG', 'payload: ' .. size .. ' bytes, over the '
+      .. string.format('%.0f', intake.max_payload) .. ' that max_payload_bytes of the destination allows')
+  end
+  local name = intake.prefix .. id
+  local code, text = refusal(intake, way, size)
+  if code then
+    if redis.call('EXISTS', name) == 1 then return answer_known(id, name, payload) end
+    return refuse(code, text)
+  end
+  local seq, list = intake.seq + 1, way.list
+  if not redis.call('SET', name, way.head .. struct.pack('>d', seq) .. way.tail .. payload, 'NX') then
+    return answer_known(id, name, payload)
+  end
+  intake.seq, intake.live, intake.bytes = seq, intake.live + 1, intake.bytes + size
+  intake.accepted, intake.added = intake.accepted + 1, intake.added + size
+  list[#list + 1] = list.later and way.due or seq
+  list[#list + 1] = id
+  if way.expires > 0 then
+    intake.expiring[#intake.expiring + 1] = way.expires
+    intake.expiring[#intake.expiring + 1] = id
+  end
   return 'new'
 end
 
--- One reply a message. What stops one half-way (a key of ours that somebody overwrote) is its own
--- error: the others' counters are written all the same.
-local function enqueue_all(keys, args, count)
+-- Lua's unpack has a limit.
+local function add_all(name, list, first)
+  for from = first, #list, 2000 do
+    redis.call('ZADD', name, unpack(list, from, math.min(from + 1999, #list)))
+  end
+end
+
+-- Writes the places of all that entered, and the counters.
+local function close_intake(intake)
+  for _, place in ipairs(intake.order) do
+    local list = intake.places[place]
+    if #list > 0 then
+      if not list.later
+        and to_ready({id = list[2], seq = list[1], prio = list.prio, tenant = list.tenant}) then
+        -- Wakes a sleeping scheduler; at most a few tokens stand there, whoever reads them. pcall: the
+        -- messages are written, and nothing may keep the counters from being written too.
+        redis.pcall('LPUSH', K('wake'), '1')
+        redis.pcall('LTRIM', K('wake'), 0, 3)
+      end
+      add_all(place, list, list.later and 1 or 3)
+    end
+  end
+  add_all(K('e'), intake.expiring, 1)
+  bump('seq', intake.accepted)
+  bump('accepted', intake.accepted)
+  bump('bytes', intake.added)
+  write_tally()
+end
+
+-- What stops one half-way is its own error: the others' places and counters are written all the same.
+local function guarded(...)
+  local fine, reply = pcall(...)
+  if not fine and type(reply) ~= 'table' then reply = redis.error_reply('ERR ' .. tostring(reply)) end
+  return reply, not fine
+end
+
+-- The way for options as JSON: read once in a call, however often they are given.
+local function way_of(intake, json)
+  local way = intake.ways[json]
+  if not way then
+    local o, problem = read_options(json)
+    if not o then way = {invalid = problem}
+    else
+      local stuck
+      way, stuck = guarded(open_way, intake, o)
+      if stuck then way = {stuck = way} end
+      way.id = o.id
+    end
+    intake.ways[json] = way
+  end
+  return way
+end
+
+local function enter_by(intake, way, id, payload)
+  local problem = way.invalid or wrong_id(id)
+  if problem then return refuse('PLINVALID', problem) end
+  if way.stuck then return way.stuck end
+  return (guarded(enter, intake, way, id, payload))
+end
+
+local function begin_intake(keys, now_us)
   if #keys ~= 1 or not keys[1]:match('^{[a-z0-9][a-z0-9_-]*}$') then
     return nil, refuse('PLINVALID', "key: must be one key, the destination in braces, as '{maxmd}'")
   end
-  local now, intake, replies = clock(args[2 * count + 1]), open_intake(keys[1]), {}
+  local now, intake = clock(now_us), open_intake(keys[1])
   if not intake then
     return nil, refuse('PLUNKNOWN', 'destination ' .. string.sub(keys[1], 2, -2)
       .. ' is not configured here; start a daemon whose configuration has it, or mend the name')
   end
+  intake.now = now
+  return intake
+end
+
+-- One reply a message.
+local function enqueue_all(keys, args, count)
+  local intake, problem = begin_intake(keys, args[2 * count + 1])
+  if not intake then return nil, problem end
+  local replies = {}
   for i = 1, count do
-    local fine, reply = pcall(enter, intake, args[2 * i - 1], args[2 * i], now)
-    if not fine and type(reply) ~= 'table' then reply = redis.error_reply('ERR ' .. tostring(reply)) end
-    replies[i] = reply
+    local way = way_of(intake, args[2 * i])
+    replies[i] = enter_by(intake, way, way.id, args[2 * i - 1])
   end
-  write_tally()
+  close_intake(intake)
   return replies
 end
 
@@ -189,7 +282,35 @@ local function enqueue_many(keys, args)
   return replies or problem
 end
 
+local function enqueue_bulk(keys, args)
+  if #args < 3 or not args[1]:match('^%d*$') then
+    return refuse('PLINVALID', "arguments: must be '', options as JSON, and an id and a payload for each message")
+  end
+  local intake, problem = begin_intake(keys, args[1])
+  if not intake then return problem end
+  local replies, way, number, i = {}, nil, 0, 2
+  while i <= #args do
+    local id = args[i]
+    if string.byte(id) == 123 then  -- a brace
+      way, i = way_of(intake, id), i + 1
+      if way.id then way = {invalid = 'options.id: belongs before each payload here'} end
+    else
+      way = way or way_of(intake, '{}')
+      local payload = args[i + 1]
+      local reply = payload and enter_by(intake, way, id, payload) or refuse('PLINVALID', 'payload: missing')
+      if reply ~= 'new' then
+        replies[#replies + 1] = number
+        replies[#replies + 1] = reply
+      end
+      number, i = number + 1, i + 2
+    end
+  end
+  close_intake(intake)
+  return replies
+end
+
 redis.register_function('paceline_enqueue', enqueue)
 redis.register_function('paceline_enqueue_many', enqueue_many)
+redis.register_function('paceline_enqueue_bulk', enqueue_bulk)
 redis.register_function{function_name = 'paceline_version', flags = {'no-writes'},
   callback = function() return VERSION end}

@@ -92,9 +92,16 @@ end
 -- before its message leaves, all within this script; one that is there already is another's.
 local function depart(id)
   local m = read(id)
-  if not m or m.state ~= 'R' or m.attempts > 0 or m.tries > 0 then return end
+  if not m or m.state ~= 'R' or m.attempts > 0 then return end
+  if is_request(id) then
+    -- Never begun: its members may go, each on its own, when they are looked at.
+    leave(m)
+    left = left and left + thaw(m, 'R', now) - 1 or left
+    return
+  end
+  if m.tries > 0 then return end
   if is_over(m, now, max_age_us) then
-    expire_message(m, now)
+    expire_message(m, now, max_age_us)
     left = left and left - 1
     return
   end

@@ -8,12 +8,12 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, runtime_checkable
+from typing import Protocol, cast
 
 from paceline.backoff import RetryPolicy
 from paceline_workers.outcome import Outcome, Reply
 
-__all__ = ["Merging", "Portion", "Profile", "RenderedRequest"]
+__all__ = ["Merging", "Portion", "Profile", "RenderedRequest", "as_merging"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,7 +72,6 @@ class Profile(Protocol):
         ...
 
 
-@runtime_checkable
 class Merging(Protocol):
     """What a profile has beside Profile where many messages can go in one request.
 
@@ -103,3 +102,8 @@ class Merging(Protocol):
         smaller requests the others may be taken. With `parts` each member's fate is known.
         """
         ...
+
+
+def as_merging(profile: Profile) -> Merging | None:
+    """The same profile as one that can put many messages in one request; None where it cannot."""
+    return cast(Merging, profile) if hasattr(profile, "render_merged") else None

@@ -6,7 +6,8 @@ is the same to the byte. Replies are judged by `sparkpost_table`.
 
 Merged, the recipients of messages that are equal in all else stand in one transmission. SparkPost
 does not say which of many it rejected, so that only messages to plain addresses are merged; any
-other goes alone, where a rejection is its own.
+other goes alone, where a rejection is its own. Two to one address go in two requests: whether such
+a call would send both is not documented.
 """
 
 from __future__ import annotations
@@ -102,7 +103,7 @@ class SparkPost:
             part = _neutral_recipient(
                 member.to, texts(member.values), member.tags, texts(member.metadata)
             )
-            return Portion(member.shared, part)
+            return Portion(member.shared, part, apart=member.to.email.lower().encode())
         split = self._splicer.split(payload)
         if split is None:
             return None
@@ -111,9 +112,10 @@ class SparkPost:
             address = _recipient(element).address
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
-        if not _is_plain(address if isinstance(address, str) else address.email):
+        email = address if isinstance(address, str) else address.email
+        if not _is_plain(email):
             return None
-        return Portion(around, element)
+        return Portion(around, element, apart=email.lower().encode())
 
     def join(self, shared: tuple[bytes, ...], parts: Sequence[bytes]) -> bytes:
         """The transmission to all of them."""

@@ -1,0 +1,68 @@
+"""Commands on one connection, the next written before the replies to the last ones are read."""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Sequence
+from typing import Any, Self
+
+import redis
+from redis.exceptions import ResponseError
+
+
+class Pipe:
+    """``put`` writes a command and does not wait; ``take`` returns the reply of the oldest put.
+
+    Only for commands that may be repeated: where the connection breaks or a time-out runs out, all
+    that are not answered are written again in their order, as often as the client's retry policy
+    says. Raises redis.exceptions.ConnectionError and TimeoutError when that does not help: each
+    command without a reply may have been carried out or not. One thread at a time; ``with`` gives
+    the connection back.
+    """
+
+    def __init__(self, client: redis.Redis) -> None:
+        self._pool: Any = client.connection_pool
+        self._connection: Any = None
+        self._waiting: deque[Sequence[bytes]] = deque()
+        self._written = 0
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self._connection is None:
+            return
+        if self._waiting:  # the next to have it must not read their replies
+            self._connection.disconnect()
+        self._pool.release(self._connection)
+        self._connection = None
+
+    def put(self, command: Sequence[str | bytes | int]) -> None:
+        """Writes one command; connects at the first."""
+        if self._connection is None:
+            self._connection = self._pool.get_connection()
+        self._waiting.append(self._connection.pack_command(*command))
+        self._connection.retry.call_with_retry(self._write, self._broke)
+
+    def take(self) -> Any:
+        """The reply; one that is an error is returned too."""
+        reply = self._connection.retry.call_with_retry(self._read, self._broke)
+        self._waiting.popleft()
+        self._written -= 1
+        return reply
+
+    def _write(self) -> None:
+        while self._written < len(self._waiting):
+            self._connection.send_packed_command(self._waiting[self._written], check_health=False)
+            self._written += 1
+
+    def _read(self) -> Any:
+        self._write()
+        try:
+            return self._connection.read_response()
+        except ResponseError as error:
+            return error
+
+    def _broke(self, _: Exception) -> None:
+        self._connection.disconnect()
+        self._written = 0
