@@ -164,18 +164,29 @@ class Outbox:
         told RedisUnavailable, does not know what became of up to AHEAD + 2 pieces after the last
         answer: repeat from there on, with the same messages.
         """
-        under_way: deque[_Piece] = deque()
         with Pipe(self._client) as pipe:
-            for piece in _pieces(messages):
-                if isinstance(piece, Exception):
-                    while under_way:
-                        yield from self._answers(pipe, under_way.popleft())
-                    raise piece
-                under_way.append(self._put(pipe, piece))
-                if len(under_way) > AHEAD:
+            try:
+                yield from self._stream(pipe, messages)
+            except RedisUnavailable:
+                raise
+            except PacelineError:
+                # Who asks next what became of the others must not be told before it has happened.
+                with _translated():
+                    pipe.drain()
+                raise
+
+    def _stream(self, pipe: Pipe, messages: Iterable[Message]) -> Iterator[Receipt | PacelineError]:
+        under_way: deque[_Piece] = deque()
+        for piece in _pieces(messages):
+            if isinstance(piece, Exception):
+                while under_way:
                     yield from self._answers(pipe, under_way.popleft())
-            while under_way:
+                raise piece
+            under_way.append(self._put(pipe, piece))
+            if len(under_way) > AHEAD:
                 yield from self._answers(pipe, under_way.popleft())
+        while under_way:
+            yield from self._answers(pipe, under_way.popleft())
 
     @staticmethod
     def message(destination: str, payload: object, **options: Any) -> Message:
@@ -353,11 +364,14 @@ def _pieces(messages: Iterable[Message]) -> Iterator[list[Message] | Exception]:
     size = 0
     try:
         for message in messages:
-            if part and (len(part) == PIPELINE or size + len(message.payload) > PIPELINE_BYTES):
+            if part and size + len(message.payload) > PIPELINE_BYTES:
                 yield part
                 part, size = [], 0
             part.append(message)
             size += len(message.payload)
+            if len(part) == PIPELINE:
+                yield part
+                part, size = [], 0
     except Exception as error:  # noqa: BLE001 - raised by who asked for the pieces
         if part:
             yield part
