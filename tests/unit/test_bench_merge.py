@@ -125,7 +125,7 @@ def test_merged_requests_are_configured_with_their_key_and_how_many() -> None:
     assert 'provider = "sparkpost"' in text
     assert "merge = { most = 2000 }" in text
     assert (speech.batch, plain().batch) == (2000, BATCH)
-    assert [name in text for name in speech.dialect.environ] == [True]
+    assert [name in text for name in speech.dialect.variables] == [True]
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="reads /proc")
