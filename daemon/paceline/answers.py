@@ -8,11 +8,13 @@ from typing import Any, Literal
 
 import msgspec
 
+from paceline.merged import MARK, is_request
 from paceline.names import Health
 from paceline.records import Live
 
 Action = Literal[
-    "sent", "retry", "unavailable", "dead", "parked", "back", "throttled", "quota", "held"
+    "sent", "retry", "unavailable", "dead", "parked", "back", "throttled", "quota", "held", "split",
+    "opened",
 ]  # fmt: skip
 
 
@@ -36,12 +38,36 @@ class Taken:
 
 
 class Leased(msgspec.Struct, frozen=True):
-    """One taken message with its payload, as the worker holds it."""
+    """One taken message with its payload, as the worker holds it; or a merged request (``+<id>``)
+    with its frozen body."""
 
     id: str
     nonce: str
     head: Live
     payload: bytes
+
+    @property
+    def request_id(self) -> str | None:
+        """The id of a merged request, None of a message."""
+        return self.id[1:] if is_request(self.id) else None
+
+    @property
+    def count(self) -> int:
+        """How many messages it stands for."""
+        # A merged request has no campaign: its number of members stands there.
+        return int(self.head.campaign) if is_request(self.id) else 1
+
+
+def frozen(
+    request_id: str, body: bytes, *, priority: str, tenant: str, count: int, tries: int = 0
+) -> Leased:
+    """A merged request that has just been frozen, held under its own id."""
+    head = Live(
+        state="leased", attempts=0, tries=tries, nonce=request_id, priority=priority,
+        cancel_asked=False, seq=0, at_us=0, expires_us=0, due_us=0, tenant=tenant,
+        campaign=str(count), body_from=0,
+    )  # fmt: skip
+    return Leased(MARK + request_id, request_id, head, body)
 
 
 class Permit(msgspec.Struct, frozen=True):

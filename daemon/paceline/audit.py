@@ -21,6 +21,7 @@ from typing import Any, Final, TypeVar
 from redis.exceptions import ResponseError
 
 from paceline import keys
+from paceline.merged import MARK, is_request
 from paceline.outbox import OutboxStore
 from paceline.records import Ended, Live
 
@@ -38,7 +39,7 @@ T = TypeVar("T")
 @dataclass(frozen=True, slots=True)
 class Place:
     """One place in a container: ``container`` is the part of the key after the tag: ``dead``,
-    ``parked``, ``s``, ``r:<priority>:<tenant>`` or ``b:<nonce>``."""
+    ``parked``, ``s``, ``r:<priority>:<tenant>``, ``b:<nonce>`` or ``qm:<request>``."""
 
     container: str
     id: str
@@ -51,6 +52,8 @@ class Place:
             return f"ready ({self.container})"
         if kind == "b":
             return f"leased (batch {rest})"
+        if kind == "qm":
+            return f"merged (request {rest})"
         return _SHELVES.get(kind, kind)
 
 
@@ -58,7 +61,7 @@ class Place:
 class Fault:
     """Something that is not as it should be. ``subject`` is the message's id, or the name of a
     container; ``kind`` one of: no-container, no-message, other-state, unreadable, no-expiry,
-    unserved, empty-ring, unindexed-batch, empty-batch, bytes."""
+    unserved, empty-ring, unindexed-batch, empty-batch, merged, bytes."""
 
     kind: str
     subject: str
@@ -130,6 +133,9 @@ class DeepAudit:
             advance(len(places))
         self._settle_on(sorted(tenants), self._check_rings)
         self._settle_on(sorted(nonces), self._check_batches)
+        requests = [_text(i) for i in self._client.hkeys(self._key("q"))]
+        for request in requests:
+            self._settle_on([request], self._check_request)
         self._compare_bytes(before)
         return self._findings
 
@@ -203,11 +209,13 @@ class DeepAudit:
             if isinstance(head, Ended):
                 self._findings.records += first
                 continue
-            if first:
+            if first and not is_request(message_id):
                 self._findings.messages += 1
                 self._bytes += size
             if not in_container:
                 wrong.append((message_id, self._homeless(message_id, head)))
+            elif is_request(message_id):
+                continue
             elif head.expires_us and head.state in ("ready", "scheduled", "leased", "begun"):
                 expiring.append(message_id)
         if expiring:
@@ -297,6 +305,32 @@ class DeepAudit:
                 wrong.append((nonce, Fault("empty-batch", f"b:{nonce}", problem, mend)))
         return wrong
 
+    def _check_request(self, requests: Sequence[str]) -> list[tuple[str, Fault]]:
+        """A merged request is there, and so is each of its members."""
+        wrong = []
+        for request in requests:
+            count: Any = self._client.hget(self._key("q"), request)
+            if count is None:
+                continue
+            problem = self._request_problem(request, int(count))
+            if problem:
+                mend = "Its members are not sent as they are: a key was deleted, or evicted"
+                wrong.append((request, Fault("merged", request, problem, mend)))
+        return wrong
+
+    def _request_problem(self, request: str, count: int) -> str:
+        [(_, found)] = self._look([request])
+        if not isinstance(found, tuple) or not isinstance(found[0], Live):
+            return "is counted as a merged request, but is none"
+        members = self._store.members(request[len(MARK) :])
+        if len(members) != count:
+            return f"has {len(members):,} members, and is counted with {count:,}"
+        for message_id, head in self._look(members):
+            its = head[0] if isinstance(head, tuple) else None
+            if not isinstance(its, Live) or not its.in_request or MARK + its.nonce != request:
+                return f"has the member {message_id}, which is not in it"
+        return ""
+
     def _compare_bytes(self, before: Mapping[str, int]) -> None:
         after = self._counters()
         self._findings.bytes_counter = after.get("bytes", 0)
@@ -358,6 +392,8 @@ class DeepAudit:
 
 def _home(head: Live) -> str:
     """The container that a message's header names."""
+    if head.in_request:
+        return f"qm:{head.nonce}"
     if head.state == "ready":
         return f"r:{_PRIORITY_DIGITS[head.priority]}:{head.tenant}"
     if head.state in ("leased", "begun"):

@@ -49,6 +49,7 @@ class RetryPolicy:
 
 DEFAULT_POLICY = RetryPolicy()
 
+# SparkPost's: first retry no sooner than 5 s, then exponential; 429 again after 1–5 s.
 # MaxMD's document: exponential from 1 s, 3 tries; 503 again after 30–60 s; 429 1, 2, 4 s …
 POLICIES: Mapping[str, RetryPolicy] = MappingProxyType(
     {
@@ -61,6 +62,8 @@ POLICIES: Mapping[str, RetryPolicy] = MappingProxyType(
             throttle_first_s=1.0,
             throttle_cap_s=60.0,
         ),
+        "sparkpost": RetryPolicy(first_s=5.0, cap_s=300.0, throttle_cap_s=5.0),
+        "mailgun": DEFAULT_POLICY,
         "http": DEFAULT_POLICY,
     }
 )

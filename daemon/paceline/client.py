@@ -33,6 +33,7 @@ from paceline.errors import (
     UnknownMessage,
 )
 from paceline.intake import BULK
+from paceline.merged import MARK
 from paceline.message import Message, build, check_id, check_name
 from paceline.outbox import OutboxStore, known_destinations
 from paceline.pipe import Pipe
@@ -64,6 +65,8 @@ class Status:
                   moved: final here, ``provider_id`` names the destination that has it now
     ``attempts``  requests begun; ``history`` the last ten with their outcomes (empty for a message
                   sent at the first attempt)
+    ``request``   the merged request that it is in now, whose state is its own then; the requests
+                  it was in are in ``history``
     Times are unix seconds; ``due`` is when a scheduled one is next tried.
     """
 
@@ -84,6 +87,7 @@ class Status:
     provider_id: str | None = None
     worker: str | None = None
     cancel_asked: bool = False
+    request: str | None = None
     history: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
 
@@ -306,8 +310,8 @@ class Outbox:
                 if store.intake_rules()[0] is None:
                     raise UnknownDestination(destination, self.destinations())
                 raise UnknownMessage(destination, message_id)
-            attempts = store.attempts(message_id) if history else ()
-        head, size, _, worker = found
+            head, size, _, worker = found
+            attempts = _history(store, message_id, head) if history else ()
         if isinstance(head, Ended):
             return Status(
                 id=message_id,
@@ -319,6 +323,20 @@ class Outbox:
                 history=attempts,
             )
         return _live_status(destination, message_id, head, size, worker, attempts)
+
+
+def _history(
+    store: OutboxStore, message_id: str, head: Live | Ended
+) -> Sequence[Mapping[str, Any]]:
+    """Its own attempts, and those of the merged request that it is in, or was in when it ended."""
+    own = store.attempts(message_id)
+    if isinstance(head, Ended) or head.in_request:
+        own = sorted(own + store.attempts(MARK + head.nonce), key=_when)
+    return own
+
+
+def _when(attempt: Mapping[str, Any]) -> int:
+    return int(attempt.get("at_us") or 0)
 
 
 def _live_status(
@@ -345,6 +363,7 @@ def _live_status(
         payload_bytes=size,
         worker=worker or None,
         cancel_asked=head.cancel_asked,
+        request=head.nonce if head.in_request else None,
         history=attempts,
     )
 

@@ -68,16 +68,11 @@ class Loop(Generic[T]):
                 self._turned("Redis does not answer")
                 self._tell(error)
                 self._stopping.wait(_AWAY_S)
-            except ConfigMismatch as error:
-                # Somebody published another configuration: this process works by its own no more.
+            except ConfigMismatch:
+                # Another process was reloaded, this one not yet. Its turn has been made, and the
+                # log told (standing.py); here it keeps the daemon from being called ready.
                 self._turned("another configuration is in force")
-                log.error(
-                    "%s: %s",
-                    self.name,
-                    error,
-                    extra={"event": "config_mismatch", "destination": error.destination},
-                )
-                self._stopping.wait(_AWAY_S * 4)
+                self._stopping.wait(_AWAY_S)
             except Exception as error:
                 self._turned(f"unexpected error: {type(error).__name__}")
                 log.exception(

@@ -22,13 +22,14 @@ from __future__ import annotations
 import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import Any, Literal
+from types import MappingProxyType
+from typing import Any, Literal, TypeGuard
 
 import msgspec
 import redis
 from redis.exceptions import ResponseError
 
-from paceline import intake, keys, scripts
+from paceline import intake, keys, merged, scripts
 from paceline.answers import Leased, Permit, RateInForce, Released, Settlement, Share, Taken
 from paceline.census import Census, decode_census
 from paceline.errors import PacelineError
@@ -39,6 +40,9 @@ from paceline.records import Ended, Live, decode
 #: Payloads are fetched in pieces of at most this many bytes, so that one reply stays small.
 FETCH_BYTES = 4 * 1024 * 1024
 FOREVER = -1
+#: Messages in one reply, and what one is taken to have where nothing is known.
+_MOST_IN_PIECE, _UNKNOWN_BYTES = 1000, 8192
+PRIORITY_DIGITS = {"high": "0", "normal": "1", "bulk": "2"}
 
 
 class OutboxStore:
@@ -57,6 +61,7 @@ class OutboxStore:
         self.client = client
         self.destination = destination
         self.tag = keys.tag(destination)
+        self._message_key = keys.message(destination, "")
         self._now_us = now_us
 
     def _now(self) -> str:
@@ -186,6 +191,8 @@ class OutboxStore:
         """ready -> leased. Repeated with the same nonce it returns the same batch."""
         reply = self._run("take", worker, nonce, count, lane, invitation)
         status = _text(reply[0])
+        if status == "unread":
+            return Taken("batch", nonce, dict.fromkeys([_text(i) for i in reply[1:]], 0))
         if status == "closed":
             status = _text(reply[1])
         sizes = {}
@@ -196,27 +203,69 @@ class OutboxStore:
     def fetch(self, taken: Taken) -> Iterator[Leased]:
         """The payloads of a batch, in order, at most FETCH_BYTES in one reply. A message that left
         the batch meanwhile is passed over."""
-        piece: list[str] = []
-        size = 0
-        for message_id, its_size in taken.sizes.items():
-            if piece and size + its_size > FETCH_BYTES:
-                yield from self._fetch_piece(piece, taken.nonce)
-                piece, size = [], 0
-            piece.append(message_id)
-            size += its_size
-        if piece:
-            yield from self._fetch_piece(piece, taken.nonce)
+        for values in self.fetch_values(taken):
+            for message_id, value in values:
+                leased = leased_of(message_id, taken.nonce, value)
+                if leased is not None:
+                    yield leased
 
-    def _fetch_piece(self, ids: Sequence[str], nonce: str) -> Iterator[Leased]:
-        values: list[Any] = self.client.mget([keys.message(self.destination, i) for i in ids])
-        for message_id, value in zip(ids, values, strict=True):
-            try:
-                head = decode(value or b"")
-            except ValueError:
-                # Gone since it was taken, or overwritten by another program: `audit --deep` tells.
-                continue
-            if isinstance(head, Live) and head.nonce == nonce:
-                yield Leased(message_id, nonce, head, value[head.body_from :])
+    def fetch_values(self, taken: Taken) -> Iterator[Sequence[tuple[str, bytes | None]]]:
+        """The strings of a batch as they are in Redis, piece by piece, in order (``leased_of``)."""
+        ids = list(taken.sizes)
+        # Where sizes are not known, what was seen tells how many are safe to ask for.
+        largest = max(max(taken.sizes.values(), default=0), _UNKNOWN_BYTES)
+        at = 0
+        while at < len(ids):
+            upto, size = at, 0
+            while upto < len(ids) and upto - at < _MOST_IN_PIECE:
+                size += taken.sizes[ids[upto]] or largest
+                if size > FETCH_BYTES and upto > at:
+                    break
+                upto += 1
+            piece = ids[at:upto]
+            values: list[Any] = self.client.mget([self._message_key + i for i in piece])
+            largest = max(largest, max((len(v) for v in values if v), default=0))
+            yield list(zip(piece, values, strict=True))
+            at = upto
+
+    def freeze(
+        self,
+        worker: str,
+        request_id: str,
+        body: bytes,
+        members: Sequence[merged.Member],
+        *,
+        priority: str,
+        tenant: str = "",
+        batches: Mapping[str, int] = MappingProxyType({}),
+    ) -> set[str] | None:
+        """Messages that this worker holds -> one merged request, held by it under a lease of its
+        own, whose nonce is its id (16 characters). ``body`` is kept until it settles. All members
+        are of one ``priority`` and ``tenant``. ``batches``: how many were taken under each nonce,
+        where that is known: a batch that goes in whole costs less. May be repeated.
+
+        Returns None, or the ids that are not this worker's any more: then nothing was frozen.
+        """
+        packed = merged.pack(members, batches)
+        reply = self._run(
+            "freeze", worker, request_id, body, PRIORITY_DIGITS[priority], tenant, packed.tries,
+            packed.place, packed.expires, packed.count, packed.head,
+            int(packed.held), *packed.members,
+        )  # fmt: skip
+        return None if _text(reply[0]) == "frozen" else {_text(i) for i in reply[1:]}
+
+    def members(self, request_id: str) -> list[str]:
+        """The ids in a merged request, in the order of its body; for a while after it was taken
+        apart too. [] where there is none."""
+        kept: Any = self.client.get(self._key(f"qm:{request_id}"))
+        return list(merged.unpack(kept)) if kept else []
+
+    def fetch_members(self, request_id: str, nonce: str) -> list[tuple[str, bytes]]:
+        """The strings of those of a merged request that was taken apart, as they are held under
+        ``nonce`` now."""
+        ids = self.members(request_id)
+        pieces = self.fetch_values(Taken("batch", nonce, dict.fromkeys(ids, 0)))
+        return [(i, value) for piece in pieces for i, value in piece if _is_held(value, nonce)]
 
     def begin(self, gate: scripts.Pinned, message_id: str, nonce: str, size: int = 0) -> Permit:
         """The gate at the wire, for a request of ``size`` bytes. May be repeated: a permit more is
@@ -349,13 +398,22 @@ class OutboxStore:
 
     def publish_config(
         self, digest: str, public: Mapping[str, Any], numbers: Mapping[str, int | float | str],
-        *, force: bool = False,
+        *, force: bool = False, keep: bool = False,
     ) -> tuple[str, int, str]:  # fmt: skip
-        """("published" | "same" | "differs", version, JSON in force where it differs)."""
+        """("published" | "same" | "differs", version, JSON in force where it differs).
+
+        ``force``: in any case. ``keep``: only where there is none.
+        """
         flat = [item for pair in numbers.items() for item in pair]
-        reply = self._run("config", digest, json.dumps(public), int(force), *flat)
+        mode = "keep" if keep else int(force)
+        reply = self._run("config", digest, json.dumps(public), mode, *flat)
         self.client.sadd(keys.DESTINATIONS, self.destination)
         return _text(reply[0]), int(reply[1]), _text(reply[2]) if len(reply) > 2 else ""
+
+    def config_in_force(self) -> tuple[str, str]:
+        """(digest, JSON) of the shared configuration; ("", "") where there is none."""
+        digest, public = self.client.hmget(self._key("cfg"), "digest", "json")
+        return ("", "") if digest is None else (_text(digest), _text(public))
 
     def intake_rules(self) -> tuple[str | None, int | None]:
         """(provider, largest payload in bytes) as configured; (None, None) where it is not."""
@@ -415,6 +473,25 @@ class OutboxStore:
 def new_nonce() -> str:
     """A batch's fencing token: 64 random bits, 16 characters. Only equality is ever asked of it."""
     return secrets.token_hex(8)
+
+
+def _is_held(value: bytes | None, nonce: str) -> TypeGuard[bytes]:
+    return value is not None and value[:2] in (b"PL", b"PB") and value[6:22] == nonce.encode()
+
+
+def leased_of(message_id: str, nonce: str, value: bytes | None) -> Leased | None:
+    """What was fetched as the message it is; None where it is not held under ``nonce`` (any more),
+    as far as its string tells: one that was taken unread says ready still, and ``begin`` knows."""
+    try:
+        head = decode(value or b"")
+    except ValueError:
+        # Gone since it was taken, or overwritten by another program: `audit --deep` tells.
+        return None
+    if not isinstance(head, Live) or head.in_request or value is None:
+        return None
+    if head.nonce != nonce and head.state != "ready":
+        return None
+    return Leased(message_id, nonce, head, value[head.body_from :])
 
 
 def known_destinations(client: redis.Redis) -> list[str]:

@@ -12,15 +12,19 @@ from typing import Literal
 import msgspec
 
 State = Literal[
-    "ready", "scheduled", "leased", "begun", "dead", "parked", "sent", "cancelled", "expired",
-    "dropped", "moved",
+    "ready", "scheduled", "leased", "begun", "dead", "parked", "merged", "sent", "cancelled",
+    "expired", "dropped", "moved", "split",
 ]  # fmt: skip
 
 STATES: dict[bytes, State] = {
     b"R": "ready", b"W": "scheduled", b"L": "leased", b"B": "begun", b"D": "dead", b"K": "parked",
 }  # fmt: skip
 ENDS: dict[bytes, State] = {
-    b"S": "sent", b"C": "cancelled", b"X": "expired", b"T": "dropped", b"M": "moved",
+    b"S": "sent", b"C": "cancelled", b"X": "expired", b"T": "dropped", b"M": "moved", b"Z": "split",
+}  # fmt: skip
+#: Of one in a merged request ``inspect`` tells the request's state, in small letters.
+_IN_REQUEST: dict[bytes, State] = {
+    b"r": "ready", b"w": "scheduled", b"l": "leased", b"b": "begun", b"Q": "merged",
 }  # fmt: skip
 PRIORITIES = {b"0": "high", b"1": "normal", b"2": "bulk"}
 
@@ -30,7 +34,10 @@ _RECORD = struct.Struct(">cc16sd20s")
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
     """A message that has not ended. ``seq`` is its place; ``due_us`` and ``expires_us`` are 0 where
-    there is none; ``attempts`` counts requests begun, ``tries`` those charged."""
+    there is none; ``attempts`` counts requests begun, ``tries`` those charged.
+
+    ``in_request``: it is one of a merged request, whose id is ``nonce``, and ``state`` is that
+    request's ("merged" where only the message itself was read)."""
 
     state: State
     attempts: int
@@ -45,6 +52,7 @@ class Live(msgspec.Struct, frozen=True, kw_only=True):
     tenant: str
     campaign: str
     body_from: int
+    in_request: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -70,14 +78,15 @@ def decode(value: bytes) -> Live | Ended:
             payload_sha1=sha.hex(),
             provider_id=value[_RECORD.size :].decode("utf-8", "replace"),
         )
-    if value[:1] != b"P" or len(value) < _HEADER.size or value[1:2] not in STATES:
+    merged = value[1:2] in _IN_REQUEST
+    if value[:1] != b"P" or len(value) < _HEADER.size or not (merged or value[1:2] in STATES):
         raise ValueError("neither a message nor a record")
     (_, state, attempts, tries, nonce, priority, flag, seq, at, expires, due, tenant_len,
      campaign_len, other_len) = _HEADER.unpack_from(value)  # fmt: skip
     tenant_end = _HEADER.size + tenant_len
     campaign_end = tenant_end + campaign_len
     return Live(
-        state=STATES[state],
+        state=_IN_REQUEST[state] if merged else STATES[state],
         attempts=attempts,
         tries=tries,
         nonce=nonce.decode("latin-1"),
@@ -90,4 +99,5 @@ def decode(value: bytes) -> Live | Ended:
         tenant=value[_HEADER.size : tenant_end].decode("latin-1"),
         campaign=value[tenant_end:campaign_end].decode("latin-1"),
         body_from=campaign_end + other_len,
+        in_request=merged,
     )

@@ -19,8 +19,9 @@ from redis.exceptions import NoScriptError, ResponseError
 
 Argument = str | bytes | int | float
 
-#: Texts that scripts share, each put in the place of its ``--@name`` line.
-PARTS = ("lib", "health", "tenants")
+#: Texts that scripts share, each put in the place of its ``--@name`` line; the first may hold
+#: others.
+PARTS = ("lib", "merged", "health", "tenants")
 
 #: The function library's version: a daemon loads its own where the one present is lower, never
 #: where it is higher (an older daemon in a rolling upgrade must not take a newer one back).

@@ -14,14 +14,17 @@ from typing import TYPE_CHECKING, Any, Literal
 import redis
 
 from paceline.dispatch import Dispatcher
+from paceline.errors import ConfigMismatch
 from paceline.lifecycle import Loop
 from paceline.mover import Moved, Mover
 from paceline.outbox import OutboxStore
 from paceline.reaper import Reaped, Reaper
+from paceline.reloading import changed, check_destination
 from paceline.scheduler import Scheduler, Turn
 from paceline.scripts import Pinned, load_library
 from paceline.settings import Destination
-from paceline.shared_config import publish
+from paceline.shared_config import confirm, publish, republish
+from paceline.standing import Standing
 
 if TYPE_CHECKING:
     from paceline.exporter.service import Exporter
@@ -58,8 +61,11 @@ class DaemonService:
         self._exporter = exporter
         self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.stopping = threading.Event()
+        #: Ends the loops that run now: all of them at the end, or to be made anew.
+        self._halt = threading.Event()
         self._loops: list[Loop[Any]] = []
         self._started: Sequence[Loop[Any]] | None = None
+        self._changing = threading.Lock()
 
     def expose(self) -> None:
         """Starts the exporter, before all else: it can tell that Redis is not there yet.
@@ -76,8 +82,60 @@ class DaemonService:
         """
         load_library(self._client)
         for destination in self._destinations:
-            store = OutboxStore(self._client, destination.name)
-            publish(store, destination)
+            publish(self._store(destination), destination)
+        with self._changing:
+            self._start_loops()
+        names = ", ".join(d.name for d in self._destinations)
+        log.info("%s of %s started", " and ".join(self._parts), names, extra={"event": "started"})
+
+    def reload(self, destinations: Sequence[Destination]) -> str:
+        """Goes on with these instead: publishes what changed, and makes the loops anew. Leases,
+        workers and messages do not notice. Returns what changed, in words.
+
+        Raises ConfigError (a key that cannot change), ConfigMismatch (a destination that is new
+        here, and configured otherwise elsewhere), RedisError; everything goes on as before then.
+        """
+        with self._changing:
+            before = {d.name: d for d in self._destinations}
+            now = {d.name: d for d in destinations}
+            for name in before.keys() & now.keys():
+                check_destination(before[name], now[name])
+            said = [f"{n} is gone" for n in before if n not in now]
+            for name, destination in now.items():
+                if name not in before:
+                    publish(self._store(destination), destination)
+                    said.append(f"{name} is new")
+                elif keys := changed(before[name], destination):
+                    republish(self._store(destination), before[name], destination)
+                    said.append(f"{name}: {', '.join(keys)}")
+            if said and not self.stopping.is_set():
+                self._stop_loops()
+                self._destinations = list(destinations)
+                self._start_loops()
+            return "; ".join(said) or "nothing changed"
+
+    def ask_to_stop(self) -> None:
+        """Lets the loops end after their turn; ``stop`` awaits them."""
+        self.stopping.set()
+        self._halt.set()
+
+    def stop(self) -> None:
+        """Ends the loops, and the exporter last."""
+        self.ask_to_stop()
+        with self._changing:
+            self._stop_loops()
+        if self._exporter is not None:
+            self._exporter.stop()
+        log.info("%s stopped", " and ".join(self._parts), extra={"event": "stopped"})
+
+    def _store(self, destination: Destination) -> OutboxStore:
+        return OutboxStore(self._client, destination.name)
+
+    def _start_loops(self) -> None:
+        self._halt = threading.Event()
+        self._loops = []
+        for destination in self._destinations:
+            store = self._store(destination)
             if "scheduler" in self._parts:
                 self._loops.append(self._scheduler_loop(store, destination))
                 if destination.fallback is not None:
@@ -87,19 +145,13 @@ class DaemonService:
         for loop in self._loops:
             loop.start()
         self._started = self._loops
-        names = ", ".join(d.name for d in self._destinations)
-        log.info("%s of %s started", " and ".join(self._parts), names, extra={"event": "started"})
 
-    def stop(self) -> None:
-        """Ends the loops, and the exporter last."""
-        self.stopping.set()
+    def _stop_loops(self) -> None:
+        self._halt.set()
         self._started = None
         for loop in self._loops:
             if not loop.join(_JOIN_S):
                 log.warning("a loop did not end in %.0f s; leaving it", _JOIN_S)
-        if self._exporter is not None:
-            self._exporter.stop()
-        log.info("%s stopped", " and ".join(self._parts), extra={"event": "stopped"})
 
     def _scheduler_loop(self, store: OutboxStore, destination: Destination) -> Loop[Any]:
         dispatcher = Dispatcher(self._client, destination.name)
@@ -113,26 +165,37 @@ class DaemonService:
                 dispatcher.purge_stale()
             return scheduler.run_once()
 
-        return Loop(f"scheduler-{destination.name}", step, scheduler.wait, self.stopping)
+        return Loop(f"scheduler-{destination.name}", step, scheduler.wait, self._halt)
 
     def _mover_loop(self, store: OutboxStore, to: str) -> Loop[Any]:
         mover = Mover(store, OutboxStore(self._client, to))
 
-        def rest(_: Moved) -> None:
-            self.stopping.wait(MOVE_EVERY_S)
+        halt = self._halt
 
-        return Loop(f"mover-{store.destination}", mover.run_once, rest, self.stopping)
+        def rest(_: Moved) -> None:
+            halt.wait(MOVE_EVERY_S)
+
+        return Loop(f"mover-{store.destination}", mover.run_once, rest, halt)
 
     def _reaper_loop(self, store: OutboxStore, destination: Destination) -> Loop[Any]:
         reaper = Reaper(store, Pinned(self._client), self._name)
+        standing = Standing(log, time.monotonic)
+        halt = self._halt
 
         def step() -> Reaped:
             # A Redis that came back empty knows neither configuration nor functions.
             load_library(self._client)
-            publish(store, destination)
+            try:
+                confirm(store, destination)
+            except ConfigMismatch as error:
+                # Reaping is done by what is in force in Redis, and must not wait for a reload.
+                reaper.run_once()
+                standing.bad(error)
+                raise
+            standing.good(destination.name)
             return reaper.run_once()
 
         def rest(_: Reaped) -> None:
-            self.stopping.wait(REAP_EVERY_S)
+            halt.wait(REAP_EVERY_S)
 
-        return Loop(f"reaper-{destination.name}", step, rest, self.stopping)
+        return Loop(f"reaper-{destination.name}", step, rest, halt)

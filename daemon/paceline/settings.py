@@ -38,7 +38,10 @@ __all__ = [
     "LEAST_LEASE_S",
     "Destination",
     "ExporterSettings",
+    "ItemsRule",
+    "Merge",
     "RedisSettings",
+    "ReplyRule",
     "Settings",
     "SuccessRule",
     "Tenant",
@@ -79,15 +82,53 @@ class SuccessRule:
     statuses    "200" or classes such as "2xx"; other 2xx replies are ambiguous
     pointer     JSON pointer (RFC 6901) into the reply's body that must hold `equals`, or None
     id_pointer  JSON pointer to the provider's id of the message, or None
+    id_header   header that holds that id, or None
     """
 
     statuses: tuple[str, ...] = ("2xx",)
     pointer: str | None = None
     equals: Any = None
     id_pointer: str | None = None
+    id_header: str | None = None
 
 
 DEFAULT_SUCCESS = SuccessRule()
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ReplyRule:
+    """Replies of the `http` profile that mean something by their status and body together.
+
+    status   "403", or a class such as "4xx"
+    text     the body must hold it, in whatever case; None: any body
+    pointer  JSON pointer into the body that must hold `equals`, or None
+    outcome  as in `outcomes`, or "sent"
+    """
+
+    status: str
+    outcome: str
+    text: str | None = None
+    pointer: str | None = None
+    equals: Any = None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ItemsRule:
+    """What a reply of the `http` profile says of each message, where it means success as a whole.
+
+    pointer       JSON pointer to the array in it, one item for each message, in their order
+    success, equals   JSON pointer into an item, and what it must hold there
+    id_pointer    JSON pointer into an item to the provider's id, or None
+    code_pointer  JSON pointer into an item to the code that `outcomes` knows, or None
+    outcomes      code -> outcome; any other failed item is rejected
+    """
+
+    pointer: str
+    success: str
+    equals: Any
+    id_pointer: str | None = None
+    code_pointer: str | None = None
+    outcomes: Mapping[str, str] = field(default_factory=dict)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -101,6 +142,27 @@ class Tenant:
     weight: float = 1.0
     rate: float = 0.0
     burst: int = 1
+
+
+@dataclass(frozen=True, slots=True)
+class Merge:
+    """Many messages in one request.
+
+    most          members in one request at most; 1: each message goes alone
+    max_bytes     of a merged request's body; a message that is larger goes alone
+    linger_s      how long a group that is not full waits for more, in seconds
+    on_ambiguous  of a merged request that may have been processed: "retry" it whole, or "park" its
+                  members for a person's decision
+    array         of the `http` profile: JSON pointer to the array in which messages that are equal
+                  in all else are put together; "" makes the body an array of the payloads; None
+                  where it does not merge
+    """
+
+    most: int = 1
+    max_bytes: int = 10 * 1024**2
+    linger_s: float = 0.2
+    on_ambiguous: Literal["retry", "park"] = "park"
+    array: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -118,6 +180,8 @@ class Destination:
     probe_after_s: float = 30.0
     bytes_per_s: int = 0
     fallback: str | None = None
+    # Of the destination it names, no key of its own.
+    fallback_provider: str | None = None
     tenants: Mapping[str, Tenant] = field(default_factory=dict)
     connect_timeout_s: float = 5.0
     read_timeout_s: float = 30.0
@@ -138,10 +202,21 @@ class Destination:
     id_header: str = "Paceline-Message-Id"
     allow_plain_http: bool = False
     ca_file: str | None = None
+    proxy: str | None = None
+    proxy_username: Secret | None = None
+    proxy_password: Secret | None = None
+    gzip_from_bytes: int = 0
     method: str = "POST"
     success: SuccessRule = DEFAULT_SUCCESS
     outcomes: Mapping[str, str] = field(default_factory=dict)
+    rules: Mapping[str, ReplyRule] = field(default_factory=dict)
+    items: ItemsRule | None = None
     idempotency_key: Literal["bare", "quoted", "off"] = "bare"
+    api_key: Secret | None = None
+    subaccount: int | None = None
+    business_errors: Literal["retry", "reject"] = "retry"
+    # What is retried with an idempotency key is not sent twice.
+    merge: Merge = field(default=Merge(on_ambiguous="retry"))
 
     @property
     def effective_connections(self) -> int:
@@ -178,6 +253,7 @@ class Destination:
             "probe_after_s": self.probe_after_s,
             "bytes_per_s": self.bytes_per_s,
             "fallback": self.fallback,
+            "fallback_provider": self.fallback_provider,
             "tenants": {name: asdict(tenant) for name, tenant in sorted(self.tenants.items())},
             "batch": self.batch,
             "connect_timeout_s": self.connect_timeout_s,
@@ -198,10 +274,18 @@ class Destination:
             "retry": {**asdict(self.retry), "wait_503_s": list(self.retry.wait_503_s)},
             "id_header": self.id_header,
             "allow_plain_http": self.allow_plain_http,
+            "gzip_from_bytes": self.gzip_from_bytes,
             "method": self.method,
             "success": {**asdict(self.success), "statuses": list(self.success.statuses)},
             "outcomes": dict(sorted(self.outcomes.items())),
+            # A list: their order means something.
+            "rules": [{"name": name, **asdict(rule)} for name, rule in self.rules.items()],
+            "items": None if self.items is None else _items_public(self.items),
             "idempotency_key": self.idempotency_key,
+            "api_key": self.api_key is not None,
+            "subaccount": self.subaccount,
+            "business_errors": self.business_errors,
+            "merge": asdict(self.merge),
         }
 
     def digest(self) -> str:
@@ -227,6 +311,17 @@ def default_batch(rate: float, burst: int | None = None) -> int:
     """
     size = min(500.0, max(min(100.0, 2 * rate), rate))
     return max(1, min(math.ceil(size), 500 if burst is None else burst))
+
+
+def _items_public(items: ItemsRule) -> dict[str, Any]:
+    return {
+        "pointer": items.pointer,
+        "success": items.success,
+        "equals": items.equals,
+        "id_pointer": items.id_pointer,
+        "code_pointer": items.code_pointer,
+        "outcomes": dict(sorted(items.outcomes.items())),
+    }
 
 
 def _without_query_values(url: str) -> str:

@@ -6,7 +6,6 @@ that are right in themselves.
 
 from __future__ import annotations
 
-import ipaddress
 import math
 import re
 from collections.abc import Mapping
@@ -26,18 +25,19 @@ from paceline.settings import (
     ExporterSettings,
     RedisSettings,
     Settings,
-    SuccessRule,
     Tenant,
 )
-from paceline.settings_fallback import fallback_problems
+from paceline.settings_fallback import fallback_problems, with_providers
+from paceline.settings_merge import merge_from
+from paceline.settings_proxy import is_loopback, proxy_problems
+from paceline.settings_rules import items_from, outcomes_from, rules_from, success_from
 from paceline.settings_tables import (
-    BODY,
     DESTINATION,
     EXPORTER,
-    HTTP_ONLY,
+    ONLY,
+    PROVIDERS,
     REDIS,
     RETRY,
-    SUCCESS,
     TENANT,
     read_table,
     unknown_key,
@@ -46,18 +46,24 @@ from paceline.settings_tables import (
 __all__ = ["settings_from"]
 
 _TABLES = ("redis", "exporter", "destinations")
-_PROVIDERS = ("maxmd", "http")
-_LATER = ("sparkpost", "mailgun", "webhook", "smtp")
+_LATER = ("webhook", "smtp")
+# Without them nobody is let in.
+_NEEDED = {
+    "maxmd": ("username", "password"),
+    "sparkpost": ("api_key",),
+    "mailgun": ("api_key",),
+}
+_READ_TIMEOUT_S = {"sparkpost": 300.0}
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "sentinel+redis", "sentinel+rediss")
-_OUTCOMES = ("retry", "rejected", "throttled", "held", "ambiguous")
 
 # RFC 9110 §5.6.2; and §5.5, without the obsolete line folding.
 _TOKEN = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _TENANT = re.compile(r"[A-Za-z0-9._-]{1,64}")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\t\x80-\xff]*")
-_STATUS = re.compile(r"[1-5](\d\d|xx)", re.ASCII)
 # Set by the connection, for they must agree with the bytes it writes.
 _FRAMING = ("connection", "content-length", "expect", "host", "transfer-encoding", "upgrade")
+# Goes to the proxy, which for https is not where headers go.
+_PROXYS = ("proxy-authorization", "proxy-connection")
 
 _Problems = list[ConfigProblem]
 
@@ -86,7 +92,7 @@ def settings_from(document: Mapping[str, Any], problems: _Problems) -> Settings 
         return None
     return Settings(
         redis=redis,
-        destinations=MappingProxyType(destinations),
+        destinations=MappingProxyType(with_providers(destinations)),
         exporter=exporter,
         warnings=tuple(warnings),
     )
@@ -137,26 +143,37 @@ def _destination(name: str, table: Any, problems: _Problems) -> Destination | No
         check_name(name)
     except InvalidMessage as error:
         problems.append(ConfigProblem(at, f"the name {error.problem}", error.mend))
-    if isinstance(table, dict) and "proxy" in table:
-        table = {key: value for key, value in table.items() if key != "proxy"}
-        problems.append(ConfigProblem(f"{at}.proxy", "is not yet supported", "Remove it"))
     values = read_table(table, DESTINATION, at, problems, required=("provider", "url"))
     provider = values.get("provider", "http")
     _provider(at, provider, values, problems)
     policy = _retry(at, values.pop("retry", {}), POLICIES.get(provider, DEFAULT_POLICY), problems)
     urls = _urls(at, values.pop("url", []), values.get("allow_plain_http", False), problems)
-    for key in ("username", "password"):
+    for key in ("username", "password", "api_key", "proxy_username", "proxy_password"):
         if key in values:
             values[key] = _secret(f"{at}.{key}", values[key], problems)
     values["headers"] = _headers(at, values.get("headers", {}), problems)
-    values["success"] = _success(at, values.get("success", {}), problems)
-    values["outcomes"] = _outcomes(at, values.get("outcomes", {}), problems)
+    values["success"] = success_from(at, values.get("success", {}), problems)
+    values["outcomes"] = outcomes_from(at, values.get("outcomes", {}), problems)
+    values["rules"] = rules_from(at, values.get("rules", {}), problems)
+    if "items" in values:
+        values["items"] = items_from(at, values["items"], problems)
     values["tenants"] = _tenants(at, values.get("tenants", {}), problems)
+    values["merge"] = merge_from(
+        at,
+        provider,
+        values.get("merge", {}),
+        keyed=provider in ONLY["idempotency_key"]
+        and values.get("idempotency_key", "bare") != "off"
+        and policy.on_ambiguous == "retry",
+        problems=problems,
+    )
     _id_header(at, values, problems)
+    problems.extend(proxy_problems(at, values, urls))
 
     burst, connections = values.get("burst", 150), values.get("connections", 10)
     values.setdefault("reserve", max(0, min(5, (burst - connections) // 10)))
-    values.setdefault("total_timeout_s", values.get("read_timeout_s", 30.0) + 5.0)
+    values.setdefault("read_timeout_s", _READ_TIMEOUT_S.get(provider, 30.0))
+    values.setdefault("total_timeout_s", values["read_timeout_s"] + 5.0)
     values.setdefault("max_payload_bytes", 1024**2 if provider == "maxmd" else 4 * 1024**2)
     values["provider"] = provider
     destination = Destination(name=name, urls=urls, retry=policy, **values)
@@ -170,29 +187,38 @@ def _provider(at: str, provider: str, values: Mapping[str, Any], problems: _Prob
             ConfigProblem(
                 f"{at}.provider",
                 f"{provider!r} is not yet supported",
-                "Use maxmd, or http for any JSON API",
+                "Use one of " + ", ".join(PROVIDERS) + "; http is for any JSON API",
             )
         )
-    elif provider not in _PROVIDERS:
-        problem = unknown_key(f"{at}.provider", provider, (*_PROVIDERS, *_LATER))
+    elif provider not in PROVIDERS:
+        problem = unknown_key(f"{at}.provider", provider, (*PROVIDERS, *_LATER))
         problems.append(ConfigProblem(problem.key, f"unknown provider {provider!r}", problem.mend))
-    if provider == "maxmd":
+    if provider in PROVIDERS:
         problems.extend(
-            ConfigProblem(f"{at}.{key}", "means nothing for maxmd", "Only http has it; remove it")
-            for key in HTTP_ONLY
-            if key in values
+            ConfigProblem(
+                f"{at}.{key}",
+                f"means nothing for {provider}",
+                f"Only {' and '.join(only)} {'has' if len(only) == 1 else 'have'} it; remove it",
+            )
+            for key, only in ONLY.items()
+            if key in values and provider not in only
         )
-        problems.extend(
-            ConfigProblem(f"{at}.{key}", "missing", "MaxMD needs username and password")
-            for key in ("username", "password")
-            if key not in values
-        )
-    else:
+    needed = _NEEDED.get(provider, ())
+    problems.extend(
+        ConfigProblem(f"{at}.{key}", "missing", f"{provider} needs {' and '.join(needed)}")
+        for key in needed
+        if key not in values
+    )
+    if not needed:
         for key, other in (("username", "password"), ("password", "username")):
             if key in values and other not in values:
                 problems.append(
                     ConfigProblem(f"{at}.{other}", f"missing beside {key}", "Give both or neither")
                 )
+    if provider == "sparkpost" and values.get("idempotency_key") == "quoted":
+        problems.append(
+            ConfigProblem(f"{at}.idempotency_key", "SparkPost wants it bare", '"bare" or "off"')
+        )
 
 
 def _retry(at: str, table: Any, policy: RetryPolicy, problems: _Problems) -> RetryPolicy:
@@ -242,21 +268,12 @@ def _url_problem(url: str, allow_plain: bool) -> tuple[str, str] | None:
         return "holds credentials", "Move them to username and password"
     if parts.fragment:
         return "has a #fragment, which is never sent", "Remove it"
-    if parts.scheme == "http" and not allow_plain and not _is_loopback(host):
+    if parts.scheme == "http" and not allow_plain and not is_loopback(host):
         return (
             "is plain http to another machine: credentials and messages would travel readable",
             "Use https://, or set allow_plain_http = true",
         )
     return None
-
-
-def _is_loopback(host: str) -> bool:
-    if host == "localhost" or host.endswith(".localhost"):
-        return True
-    try:
-        return ipaddress.ip_address(host).is_loopback
-    except ValueError:
-        return False
 
 
 def _secret(key: str, value: Any, problems: _Problems) -> Secret | None:
@@ -293,6 +310,10 @@ def _headers(at: str, table: Any, problems: _Problems) -> Mapping[str, Secret]:
             problems.append(ConfigProblem(key, "is no header name", "Letters, digits and -"))
         elif lower in _FRAMING:
             problems.append(ConfigProblem(key, "is set by the connection itself", "Remove it"))
+        elif lower in _PROXYS:
+            problems.append(
+                ConfigProblem(key, "is for a proxy", "Use proxy, proxy_username, proxy_password")
+            )
         elif lower in seen:
             problems.append(ConfigProblem(key, f"is the same header as {seen[lower]}", "Keep one"))
         elif secret := _secret(key, value, problems):
@@ -316,36 +337,6 @@ def _id_header(at: str, values: Mapping[str, Any], problems: _Problems) -> None:
         problems.append(ConfigProblem(key, f"{name} has another meaning", "Choose another name"))
     elif name.lower() in (header.lower() for header in values["headers"]):
         problems.append(ConfigProblem(key, f"{name} is in headers too", "Remove one of them"))
-
-
-def _success(at: str, table: Any, problems: _Problems) -> SuccessRule:
-    at = f"{at}.success"
-    values = read_table(table, SUCCESS, at, problems)
-    if "statuses" in values:
-        values["statuses"] = tuple(values["statuses"])
-    if "body" in values:
-        body = read_table(
-            values.pop("body"), BODY, f"{at}.body", problems, required=("pointer", "equals")
-        )
-        values.update(body)
-    return SuccessRule(**values)
-
-
-def _outcomes(at: str, table: Any, problems: _Problems) -> Mapping[str, str]:
-    at = f"{at}.outcomes"
-    if not isinstance(table, dict):
-        problems.append(ConfigProblem(at, "no table", f'[{at}] with lines such as 409 = "retry"'))
-        return {}
-    for status, outcome in table.items():
-        if not _STATUS.fullmatch(status):
-            problems.append(ConfigProblem(f"{at}.{status}", "is no status", 'Write 409 or "4xx"'))
-        if outcome not in _OUTCOMES:
-            problems.append(
-                ConfigProblem(
-                    f"{at}.{status}", f"{outcome!r} is no outcome", "One of " + ", ".join(_OUTCOMES)
-                )
-            )
-    return MappingProxyType(dict(table))
 
 
 def _tenants(at: str, table: Any, problems: _Problems) -> Mapping[str, Tenant]:

@@ -4,13 +4,12 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Collection, Iterator, Mapping
+from dataclasses import replace
 
 from paceline.errors import ConfigProblem
 from paceline.settings import Destination
 
-__all__ = ["fallback_problems"]
-
-_PROVIDER = "http"
+__all__ = ["fallback_problems", "with_providers"]
 
 
 def fallback_problems(
@@ -36,13 +35,18 @@ def fallback_problems(
             yield ConfigProblem(key, f"there is no destination {it.fallback!r} here", mend)
 
 
+def with_providers(destinations: Mapping[str, Destination]) -> dict[str, Destination]:
+    """The same, each knowing the provider that it falls back to: of another provider's own payload
+    it could make nothing, so that to a different one only neutral e-mails are moved."""
+    return {
+        name: replace(it, fallback_provider=destinations[it.fallback].provider)
+        if it.fallback is not None
+        else it
+        for name, it in destinations.items()
+    }
+
+
 def _unfit(it: Destination, other: Destination) -> Iterator[tuple[str, str]]:
-    for each in (it, other):
-        if each.provider != _PROVIDER:
-            # Of the payload of one provider another could make nothing.
-            problem = f"the provider of {each.name} is {each.provider}"
-            yield f"{problem}, and only http has a fallback yet", "Remove it"
-            return
     if other.fallback is not None:
         yield (
             f"{other.name} has a fallback itself ({other.fallback})",

@@ -22,9 +22,13 @@ __all__ = [
     "BODY",
     "DESTINATION",
     "EXPORTER",
-    "HTTP_ONLY",
+    "ITEMS",
+    "MERGE",
+    "ONLY",
+    "PROVIDERS",
     "REDIS",
     "RETRY",
+    "RULE",
     "SUCCESS",
     "TENANT",
     "Key",
@@ -47,6 +51,8 @@ _NotNegative = Annotated[float, Meta(ge=0, le=31_622_400)]
 _PayloadBytes = Annotated[int, Meta(ge=1, le=512 * 1024**2)]
 _Count = Annotated[int, Meta(ge=1, le=2**53)]
 _Status = Annotated[str, Meta(pattern=r"^[1-5]([0-9][0-9]|xx)\Z")]
+# RFC 9110 §5.6.2.
+_Token = Annotated[str, Meta(pattern=r"^[!#$%&'*+.^_`|~0-9A-Za-z-]+\Z")]
 _Pointer = Annotated[str, Meta(pattern=r"^(/([^~]|~[01])*)?\Z")]
 
 _SECONDS = "A number of seconds above 0, for example 30"
@@ -63,7 +69,7 @@ EXPORTER: Mapping[str, Key] = {
 }
 
 DESTINATION: Mapping[str, Key] = {
-    "provider": Key(str, '"maxmd" or "http"'),
+    "provider": Key(str, '"maxmd", "sparkpost", "mailgun" or "http"'),
     "url": Key(str | Annotated[list[str], Meta(min_length=1)], "A URL, or a list of URLs"),
     "rate": Key(Annotated[float, Meta(gt=0, le=1e6)], "Requests per second above 0, such as 90"),
     "burst": Key(
@@ -101,12 +107,52 @@ DESTINATION: Mapping[str, Key] = {
     "id_header": Key(str, 'A header\'s name, or "" for none'),
     "allow_plain_http": Key(bool, "true or false"),
     "ca_file": Key(str, "Path of a PEM file"),
+    "proxy": Key(str, 'For example "http://proxy.example:3128"'),
+    "proxy_username": Key(Any, ""),
+    "proxy_password": Key(Any, ""),
+    "gzip_from_bytes": Key(
+        Annotated[int, Meta(ge=0, le=2**53)], "Bytes, such as 100000; 0 for never"
+    ),
     "method": Key(Literal["POST", "PUT", "PATCH", "DELETE"], "POST, PUT, PATCH or DELETE"),
     "success": Key(Any, ""),
     "outcomes": Key(Any, ""),
     "idempotency_key": Key(Literal["bare", "quoted", "off"], '"bare", "quoted" or "off"'),
+    "rules": Key(Any, ""),
+    "items": Key(Any, ""),
+    "business_errors": Key(Literal["retry", "reject"], '"retry" or "reject"'),
+    "api_key": Key(Any, ""),
+    "subaccount": Key(Annotated[int, Meta(ge=0, le=2**53)], "The sub-account's number"),
+    "merge": Key(Any, ""),
 }
-HTTP_ONLY = ("method", "success", "outcomes", "idempotency_key")
+
+PROVIDERS = ("maxmd", "sparkpost", "mailgun", "http")
+# Keys that mean something for these providers only; any other key does for all of them.
+ONLY: Mapping[str, tuple[str, ...]] = {
+    "username": ("maxmd", "http"),
+    "password": ("maxmd", "http"),
+    "api_key": ("sparkpost", "mailgun"),
+    "subaccount": ("sparkpost",),
+    "merge": ("sparkpost", "mailgun", "http"),
+    "method": ("http",),
+    "success": ("http",),
+    "outcomes": ("http",),
+    "rules": ("http",),
+    "items": ("http",),
+    "business_errors": ("maxmd",),
+    "idempotency_key": ("sparkpost", "http"),
+}
+
+MERGE: Mapping[str, Key] = {
+    "most": Key(Annotated[int, Meta(ge=1, le=10_000)], "Messages in one request, 1 for no merging"),
+    "max_bytes": Key(
+        Annotated[int, Meta(ge=1, le=50_000_000)], "Bytes of one request, up to 50000000 (50 MB)"
+    ),
+    "linger_s": Key(_Seconds, "A number of seconds above 0, for example 0.2"),
+    "on_ambiguous": Key(Literal["retry", "park"], '"retry" or "park"'),
+    "array": Key(
+        _Pointer, 'A JSON pointer to an array of the payload such as "/personalizations", or ""'
+    ),
+}
 
 RETRY: Mapping[str, Key] = {
     "first_s": Key(_Seconds, _SECONDS),
@@ -136,6 +182,26 @@ SUCCESS: Mapping[str, Key] = {
     ),
     "body": Key(Any, ""),
     "id_pointer": Key(_Pointer, _POINTER),
+    "id_header": Key(_Token, 'A header\'s name, for example "X-Message-Id"'),
+}
+RULE: Mapping[str, Key] = {
+    "status": Key(_Status, 'Write "403" or "4xx"'),
+    "text": Key(
+        Annotated[str, Meta(min_length=1)], 'Words of the body, for example "too many requests"'
+    ),
+    "pointer": Key(_Pointer, _POINTER),
+    "equals": Key(Any, 'What must be there, for example "UNREGISTERED"'),
+    "outcome": Key(
+        Literal["sent", "retry", "rejected", "throttled", "held", "ambiguous", "too_large"],
+        "sent, retry, rejected, throttled, held, ambiguous or too_large",
+    ),
+}
+ITEMS: Mapping[str, Key] = {
+    "pointer": Key(_Pointer, 'A JSON pointer to an array in the reply, "" for the whole of it'),
+    "success": Key(Any, ""),
+    "id_pointer": Key(_Pointer, _POINTER),
+    "code_pointer": Key(_Pointer, _POINTER),
+    "outcomes": Key(Any, ""),
 }
 BODY: Mapping[str, Key] = {
     "pointer": Key(_Pointer, _POINTER),

@@ -10,6 +10,8 @@ from paceline.errors import ConfigMismatch
 from paceline.outbox import OutboxStore
 from paceline.settings import Destination
 
+_RELOAD_MEND = "Give this process the same file, then reload it: kill -HUP, or systemctl reload"
+
 
 def script_numbers(destination: Destination) -> dict[str, int | float | str]:
     """The fields of ``{destination}:cfg`` that the scripts read; times in microseconds."""
@@ -34,8 +36,12 @@ def script_numbers(destination: Destination) -> dict[str, int | float | str]:
         "probe_us": _us(destination.probe_after_s),
         # How long the result of a probe may take.
         "probe_wait_us": _us(destination.connect_timeout_s + destination.total_timeout_s + 5.0),
+        "merge_most": destination.merge.most,
+        "merge_ambiguous": destination.merge.on_ambiguous,
         "bytes_per_s": destination.bytes_per_s,
         "fallback": destination.fallback or "",
+        # Of this provider's own payloads another one can make nothing.
+        "fallback_neutral": int(destination.fallback_provider not in (None, destination.provider)),
         "tenants": json.dumps(
             {name: [t.weight, t.rate, t.burst] for name, t in destination.tenants.items()}
         )
@@ -56,6 +62,39 @@ def publish(store: OutboxStore, destination: Destination, *, force: bool = False
     if word == "differs":
         raise ConfigMismatch(destination.name, differences(json.loads(in_force), public))
     return version
+
+
+def republish(store: OutboxStore, before: Destination, now: Destination) -> bool:
+    """After a reload: makes the new configuration the shared one, whoever lives by another. True
+    where it differs from the one before.
+
+    Where it does not, nothing is published: what is in force may come from a newer file, which an
+    older one, read again for a new password, must not undo.
+    """
+    if before.digest() == now.digest():
+        return False
+    publish(store, now, force=True)
+    return True
+
+
+def confirm(store: OutboxStore, destination: Destination) -> None:
+    """Sees to it that there is a shared configuration, for a Redis may come back empty.
+
+    Raises ConfigMismatch where another one is in force: it was reloaded elsewhere.
+    """
+    public = destination.public()
+    word, _, in_force = store.publish_config(
+        destination.digest(), public, script_numbers(destination), keep=True
+    )
+    if word == "differs":
+        raise mismatch(destination, json.loads(in_force))
+
+
+def mismatch(destination: Destination, in_force: Mapping[str, Any]) -> ConfigMismatch:
+    """What to say of a process that another one's reload has left behind."""
+    # Through JSON as theirs went: a tuple is a list there.
+    ours = json.loads(json.dumps(destination.public()))
+    return ConfigMismatch(destination.name, differences(in_force, ours), _RELOAD_MEND)
 
 
 def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:

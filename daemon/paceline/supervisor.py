@@ -28,11 +28,13 @@ PARENT_VARIABLE = "PACELINE_PARENT"
 
 @dataclass(slots=True)
 class Child:
-    """One process to keep running; ``grace_s`` is how long its stop may take."""
+    """One process to keep running; ``grace_s`` is how long its stop may take, ``about`` the
+    destination it works for, "" for all."""
 
     name: str
     command: Sequence[str]
     grace_s: float
+    about: str = ""
     process: subprocess.Popen[bytes] | None = None
     started_s: float = 0.0
     again_s: float = 0.0
@@ -88,8 +90,17 @@ class Supervisor:
                 started += 1
         return started
 
+    def send(self, signum: signal.Signals) -> int:
+        """Sends it to all that run; returns to how many."""
+        running = [c.process for c in self.children if c.process and c.process.poll() is None]
+        for process in running:
+            process.send_signal(signum)
+        return len(running)
+
     def _start(self, child: Child) -> None:
         child.started_s = time.monotonic()
+        # It would end by a SIGHUP that comes before it has a handler; so it gets it afterwards.
+        masked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGHUP})
         try:
             # Its own session: Ctrl-C in the terminal reaches only us, and we stop them in order.
             child.process = subprocess.Popen(  # noqa: S603 - our own command line
@@ -107,6 +118,8 @@ class Supervisor:
             )
             child.wait_s = min(child.wait_s * 2, _MOST_S)
             return
+        finally:
+            signal.pthread_sigmask(signal.SIG_SETMASK, masked)
         log.info(
             "%s started, pid %d",
             child.name,

@@ -501,3 +501,43 @@ def test_another_fallback_begins_at_nothing(pair: Pair) -> None:
     pair.now += 60 * SECOND
     assert pair.a.lean("c", 10, 20, 60, loud=True) == (0, False)
     assert pair.a.lean("c", 0, 10, 60, loud=True) == (10, True)
+
+
+# -- between different providers --------------------------------------------------------------
+
+NATIVE = b'{"recipients": [], "email": {}}'
+NEUTRAL = b'{"email": {"from": "a@b.example"}}'
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [NEUTRAL, b' \n{ "email" : {} }', b'{"email":{"subject":"' + b"x" * 5000 + b'"}}'],
+)
+def test_a_neutral_e_mail_moves_to_another_provider(pair: Pair, payload: bytes) -> None:
+    pair.configure(pair.a, fallback_neutral=1)
+    pair.put("one", payload=payload, tenant="acme", campaign="spring")
+    assert pair.flow() == (1, "idle")
+    assert pair.moved("one")
+
+
+@pytest.mark.parametrize(
+    "payload",
+    [
+        *(NATIVE, b"[]", b'""', b'{"email":"a@b.example"}', b'{"Email":{}}', b'{"x":{"email":{}}}'),
+        *(b'["email",{}]', b'{"email ":{}}', b"5", b"null", b'{"em\\u0061il":{}}'),
+    ],
+)
+def test_what_only_its_own_provider_understands_stays(pair: Pair, payload: bytes) -> None:
+    pair.configure(pair.a, fallback_neutral=1)
+    pair.put("own", payload=payload)
+    pair.put("mail", payload=NEUTRAL)
+    assert pair.flow() == (1, "idle")
+    assert pair.where("own") == ("ready", "")
+    assert pair.moved("mail")
+
+
+def test_to_the_same_provider_everything_moves(pair: Pair) -> None:
+    pair.configure(pair.a, fallback_neutral=0)
+    pair.put("own", payload=NATIVE)
+    assert pair.flow() == (1, "idle")
+    assert pair.moved("own")

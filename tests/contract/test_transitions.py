@@ -41,6 +41,9 @@ class Post:
         self.store.slots("beat", "ann", 0)
         self._names = itertools.count()
 
+    def store_message(self, message_id: str, payload: bytes = b"[]") -> Message:
+        return Message(id=message_id, destination="d", payload=payload)
+
     def put(self, message_id: str, priority: Any = "normal", tenant: str | None = None,
             payload: bytes = b"[]", **times: Any) -> str:  # fmt: skip
         self.store.enqueue(

@@ -5,6 +5,7 @@ Where no retry is expected the assertions wait for what comes next instead of fo
 
 from __future__ import annotations
 
+import gzip
 import json
 import time
 from collections import Counter
@@ -17,6 +18,7 @@ from redis.exceptions import RedisError
 from paceline.sink.thread import SinkThread
 from support.line import Line, destination
 from support.peers import OK, Peer, answers
+from support.proxy import ForwardProxy
 from support.wait import until
 
 
@@ -66,6 +68,39 @@ def test_a_locked_out_destination_is_held_and_burns_nothing(redis_url: str, faul
             line.wait_done()
             accepted = [a.id for a in sink.arrivals() if a.accepted]
             assert accepted == [f"m-{n}" for n in range(5)], "not in their old order"
+
+
+def test_a_proxy_that_wants_credentials_holds_the_destination(redis_url: str) -> None:
+    with ForwardProxy(login="user:password") as proxy:
+        through = f'connections = 1\nproxy = "{proxy.url}"'
+        with Line(redis_url, destination("https://api.example/", "http", through)) as line:
+            for n in range(3):
+                line.send(id=f"m-{n}")
+            until(lambda: line.store.census().closed(), 8, "the destination is held")
+            until(lambda: line.store.census().law["ready"] == 3, 8, "all are back in their place")
+            assert line.store.census().closed()[0] == "held"
+            assert "407" in line.store.census().closed()[2]
+            assert [line.status(f"m-{n}").tries for n in range(3)] == [0] * 3
+            assert len(proxy.asked) == 1, "more than the one request that found out"
+
+
+def test_large_bodies_go_out_packed_and_the_same_at_every_try(redis_url: str) -> None:
+    unavailable = b"HTTP/1.1 502 Bad Gateway\r\nContent-Length: 0\r\n\r\n"
+    payload = {"text": "abc " * 500}
+    with Peer(answers(unavailable, OK)) as peer:
+        to = destination(f"{peer.url}", "http", "gzip_from_bytes = 100")
+        with Line(redis_url, to) as line:
+            line.send(payload)
+            line.wait("sent")
+            line.send({"a": 1}, id="small")
+            line.wait("sent", "small")
+    first, second, small = peer.requests
+    assert first == second
+    head, _, body = first.partition(b"\r\n\r\n")
+    assert b"Content-Encoding: gzip" in head
+    assert json.loads(gzip.decompress(body)) == payload
+    assert small.endswith(b'\r\n\r\n{"a":1}')
+    assert b"Content-Encoding" not in small
 
 
 def test_a_crash_of_theirs_is_tried_four_times(redis_url: str) -> None:

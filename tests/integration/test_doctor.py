@@ -19,8 +19,10 @@ from paceline.doctor.endpoint_probe import probe_all
 from paceline.doctor.finding import Finding
 from paceline.embedded import EmbeddedServer
 from paceline.outbox import OutboxStore
+from paceline.proxy import Proxy
 from support.cli import Cli, Result, open_outbox, put
 from support.peers import OK, Peer, answers, make_certificate, server_context
+from support.proxy import ForwardProxy
 from support.servers import command_calls, frozen
 
 PASSWORD = "hunter2x-in-the-file"
@@ -298,10 +300,30 @@ def test_certificates(cli: Cli, client: redis.Redis, tmp_path: Path) -> None:
         assert good.requests == old.requests == plain.requests == []
 
 
-def looked_at(url: str, ca_file: Path | None = None) -> Finding:
+@pytest.mark.needs("openssl")
+def test_a_provider_behind_a_proxy(tmp_path: Path) -> None:
+    at = make_certificate(tmp_path, "api.example")
+    with (
+        Peer(answers(OK), tls=server_context(at)) as provider,
+        ForwardProxy(login="u:p", leads=("127.0.0.1", provider.port)) as strict,
+        ForwardProxy(leads=("127.0.0.1", provider.port)) as lax,
+    ):
+        refused = looked_at("https://api.example/", at, Proxy("127.0.0.1", strict.port))
+        assert (refused.check, refused.level) == ("proxy", "fail")
+        assert "407 Proxy Authentication Required" in refused.text
+        assert "proxy_password" in refused.mend
+        # The name is the proxy's to resolve, and nobody else could.
+        there = looked_at("https://api.example/", at, Proxy("127.0.0.1", lax.port))
+        assert there.text.startswith(
+            "api.example:443: api.example, by api.example, valid for 1 day"
+        )
+        assert provider.requests == []
+
+
+def looked_at(url: str, ca_file: Path | None = None, proxy: Proxy | None = None) -> Finding:
     """The worst finding of one URL, without the command around it."""
     [facts] = probe_all(
-        [url], connect_timeout_s=5, ca_file=None if ca_file is None else str(ca_file)
+        [url], connect_timeout_s=5, ca_file=None if ca_file is None else str(ca_file), proxy=proxy
     )
     found = judge("api", facts, now_s=time.time(), has_ca_file=ca_file is not None)
     return max(found, key=lambda finding: ("ok", "warn", "fail").index(finding.level))

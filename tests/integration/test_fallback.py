@@ -79,7 +79,7 @@ def two(redis_url: str) -> Iterator[Two]:
         daemon.start()
         exits.callback(daemon.stop)
         exits.callback(lambda: [client.lpush(f"{{{name}}}:wake", "1") for name in "ab"])
-        exits.callback(daemon.stopping.set)
+        exits.callback(daemon.ask_to_stop)
         for it in settings.destinations.values():
             exits.callback(Worker(WorkerRuntime(it, redis_url, dict(os.environ))).stop)
         stores = (OutboxStore(client, "a"), OutboxStore(client, "b"))

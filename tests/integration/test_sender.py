@@ -34,17 +34,17 @@ Change = Callable[[WorkerRuntime], None]
 
 def _broken(runtime: WorkerRuntime, name: str, spoil: Callable[[Any], Any]) -> None:
     """Plants a defect in the profile: ``spoil`` gets the sound method and returns its successor."""
-    profile = runtime._profile
+    profile = runtime.engine.profile
     replaced = type("Broken", (), {})()
     for attribute in ("name", "policy", "render", "judge"):
         if hasattr(profile, attribute):
             setattr(replaced, attribute, getattr(profile, attribute))
     setattr(replaced, name, spoil(getattr(profile, name)))
-    runtime._profile = replaced
+    runtime.engine.profile = replaced
 
 
 def _threads_alive(line: Line) -> bool:
-    sender = line.workers[0].runtime._sender
+    sender = line.workers[0].runtime.engine.sender
     return all(thread.is_alive() for thread in sender._threads)
 
 
@@ -100,12 +100,12 @@ def test_a_defect_after_the_write_leaves_the_message_to_its_lease(redis_url: str
     planted = threading.Event()
 
     def change(runtime: WorkerRuntime) -> None:
-        policy = runtime._profile.policy
+        policy = runtime.engine.profile.policy
 
         class Broken:
-            name = runtime._profile.name
-            render = staticmethod(runtime._profile.render)
-            judge = staticmethod(runtime._profile.judge)
+            name = runtime.engine.profile.name
+            render = staticmethod(runtime.engine.profile.render)
+            judge = staticmethod(runtime.engine.profile.judge)
 
             @property
             def policy(self) -> Any:
@@ -114,7 +114,7 @@ def test_a_defect_after_the_write_leaves_the_message_to_its_lease(redis_url: str
                     raise ZeroDivisionError("planted")
                 return policy
 
-        runtime._profile = Broken()  # type: ignore[assignment]
+        runtime.engine.profile = Broken()  # type: ignore[assignment]
 
     with (
         SinkThread(profile="http") as sink,
@@ -163,7 +163,7 @@ def test_the_queue_is_bounded_and_what_is_taken_is_soon_sent(redis_url: str) -> 
         with Line(redis_url, destination(sink.url, more=more)) as line:
             for n in range(40):
                 line.send({}, id=f"m-{n}")
-            sender = line.workers[0].runtime._sender
+            sender = line.workers[0].runtime.engine.sender
             most = 0
 
             def done() -> bool:

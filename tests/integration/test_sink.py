@@ -22,7 +22,8 @@ from typing import Any
 import pytest
 
 from paceline.sink import Arrival, FaultSpecError, SinkThread, SpecError
-from paceline.sink.answers import MaxMD, Verdict
+from paceline.sink.answers import Request, Verdict
+from paceline.sink.profiles import MaxMD
 
 BODY = json.dumps(
     {
@@ -674,7 +675,7 @@ def test_a_reset_forgets_what_is_still_open(sink: SinkThread) -> None:
 
 
 class Broken(MaxMD):
-    def judge(self, body: bytes, content_type: bytes, number: int, /) -> Verdict:
+    def judge(self, request: Request, /) -> Verdict:
         raise ZeroDivisionError("a mistake in the sink")
 
 

@@ -10,88 +10,29 @@ import socket
 import ssl
 import threading
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
 from paceline.sink.thread import SinkThread
-from paceline_workers.outcome import Failure
-from paceline_workers.transports.adapter import REPLY_BYTES, GatedAdapter, GatedRequest
-from paceline_workers.transports.connection import Connector, TransportError, resolve
-from paceline_workers.transports.pool import ConnectionPool, NoRoom, Retirement
-from paceline_workers.transports.watchdog import Watchdog
-from support.peers import OK, Peer, Talk, answers, make_certificate, server_context
+from paceline_workers.transports.adapter import REPLY_BYTES
+from paceline_workers.transports.connection import Connector, resolve
+from paceline_workers.transports.pool import NoRoom, Retirement
+from support.peers import (
+    OK,
+    Peer,
+    Talk,
+    answers,
+    make_ca,
+    make_certificate,
+    server_context,
+    signed_by,
+)
+from support.rig import Rig
 from support.wait import until
-
-
-class Rig:
-    """Pool, watchdog, adapter and session as a worker has them; the gate lets everything pass."""
-
-    def __init__(
-        self,
-        *urls: str,
-        limit: int = 2,
-        read_s: float = 2.0,
-        total_s: float = 4.0,
-        connect_s: float = 1.0,
-        retirement: Retirement | None = None,
-        clock: Callable[[], float] = time.monotonic,
-        elapsed_s: Callable[[], float] = time.monotonic,
-        connector: type[Connector] = Connector,
-        **options: Any,
-    ) -> None:
-        self.url = urls[0]
-        self.connectors = [
-            connector(url, connect_timeout_s=connect_s, read_timeout_s=read_s, **options)
-            for url in urls
-        ]
-        self.pool = ConnectionPool(
-            self.connectors, retirement or Retirement(), clock=clock, rand=lambda: 1.0
-        )
-        self.pool.set_limit(limit)
-        self.watchdog = Watchdog(time.monotonic)
-        self.watchdog.start()
-        self.adapter = GatedAdapter(
-            self.pool,
-            self.watchdog,
-            total_timeout_s=total_s,
-            monotonic_s=time.monotonic,
-            elapsed_s=elapsed_s,
-        )
-        self.session = requests.Session()
-        self.session.trust_env = False
-        self.session.mount("http://", self.adapter)
-        self.session.mount("https://", self.adapter)
-        self.gates = 0
-        self.request: GatedRequest
-
-    def gate(self) -> float:
-        self.gates += 1
-        return time.monotonic()
-
-    def post(
-        self, body: bytes = b"{}", gate: Callable[[], float] | None = None
-    ) -> requests.Response:
-        headers = {
-            "User-Agent": "test",
-            "Content-Type": "application/json",
-            "Paceline-Message-Id": "m-1",
-        }
-        self.request = GatedRequest("POST", self.url, headers, body, gate or self.gate)
-        return self.session.send(self.request, allow_redirects=False)
-
-    def failure(self, body: bytes = b"{}") -> Failure:
-        with pytest.raises(TransportError) as caught:
-            self.post(body)
-        assert self.pool.open_connections == 0, "a failed connection is still counted or kept"
-        return caught.value.failure
-
-    def close(self) -> None:
-        self.pool.close()
-        self.watchdog.stop()
 
 
 @pytest.fixture
@@ -190,6 +131,71 @@ def test_certificates_are_verified(rig: MakeRig, tmp_path: Path) -> None:
         right = rig(f"https://localhost:{peer.port}/", ca_file=str(at))
         assert right.post().content == b"ok"
         assert len(peer.requests) == 1
+
+
+@pytest.mark.needs("openssl")
+def test_a_ca_of_ones_own_is_believed_and_no_other(rig: MakeRig, tmp_path: Path) -> None:
+    ours, theirs = make_ca(tmp_path), make_ca(_folder(tmp_path / "theirs"))
+    at, other = signed_by(ours, "localhost"), signed_by(ours, "other.example")
+    with (
+        Peer(answers(OK), tls=server_context(at)) as peer,
+        Peer(answers(OK), tls=server_context(other)) as elsewhere,
+    ):
+        assert rig(f"https://localhost:{peer.port}/", ca_file=str(ours)).post().content == b"ok"
+        for url, ca, why in (
+            (f"https://localhost:{peer.port}/", None, "unable to get local issuer"),
+            (f"https://localhost:{peer.port}/", theirs, "unable to get local issuer"),
+            (f"https://localhost:{elsewhere.port}/", ours, "Hostname mismatch"),
+            (f"https://127.0.0.1:{peer.port}/", ours, "IP address mismatch"),
+        ):
+            failure = rig(url, ca_file=None if ca is None else str(ca)).failure()
+            assert (failure.phase, failure.cause, failure.unreceived) == ("connect", "tls", True)
+            assert why in failure.detail
+        assert (len(peer.requests), elsewhere.requests) == (1, [])
+
+
+@pytest.mark.needs("openssl")
+def test_tls_1_2_is_the_least(rig: MakeRig, tmp_path: Path) -> None:
+    at = make_certificate(tmp_path)
+
+    def speaks(version: ssl.TLSVersion) -> ssl.SSLContext:
+        context = server_context(at)
+        # What distributions forbid to begin with, so that the refusal is ours.
+        context.set_ciphers("ALL:@SECLEVEL=0")
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", DeprecationWarning)
+            context.minimum_version = context.maximum_version = version
+        return context
+
+    with (
+        Peer(answers(OK), tls=speaks(ssl.TLSVersion.TLSv1_1)) as old,
+        Peer(answers(OK), tls=speaks(ssl.TLSVersion.TLSv1_2)) as enough,
+    ):
+        assert _shakes_hands(old.port, at) == "TLSv1.1", "this peer proves nothing"
+        failure = rig(f"https://localhost:{old.port}/", ca_file=str(at)).failure()
+        assert (failure.phase, failure.cause) == ("connect", "tls")
+        assert "protocol" in failure.detail.lower()
+        assert rig(f"https://localhost:{enough.port}/", ca_file=str(at)).post().content == b"ok"
+        assert old.requests == []
+
+
+def _folder(at: Path) -> Path:
+    at.mkdir()
+    return at
+
+
+def _shakes_hands(port: int, ca: Path) -> str | None:
+    """With a client that would take anything."""
+    context = ssl.create_default_context(cafile=str(ca))
+    context.set_ciphers("ALL:@SECLEVEL=0")
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        context.minimum_version = ssl.TLSVersion.TLSv1
+    with (
+        socket.create_connection(("127.0.0.1", port), 5) as sock,
+        context.wrap_socket(sock, server_hostname="localhost") as tls,
+    ):
+        return tls.version()
 
 
 def test_a_peer_that_speaks_no_tls(rig: MakeRig) -> None:

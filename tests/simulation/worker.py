@@ -25,9 +25,9 @@ from paceline_workers.exchange import Exchange
 from paceline_workers.gate import CalledOff, WireGate
 from paceline_workers.heartbeat import Heartbeat
 from paceline_workers.outcome import Outcome, dispose
-from paceline_workers.runtime import HIGH_EVERY_S
 from paceline_workers.sender import QUEUE_S
 from paceline_workers.settler import GATHER_S, MOST_IN_ONE_CALL
+from paceline_workers.taker import HIGH_EVERY_S
 from paceline_workers.transports.adapter import STALE_PERMIT_S
 from paceline_workers.worker import PacelineWorker
 from simulation.kernel import Kernel, Process

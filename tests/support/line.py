@@ -99,7 +99,7 @@ class Line:
             worker.runtime.stop()
         for worker in self.workers:
             worker.stop()
-        self._daemon.stopping.set()
+        self._daemon.ask_to_stop()
         self.client.lpush("{d}:wake", "1")
         self._daemon.stop()
         self.outbox.close()

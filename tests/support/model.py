@@ -683,8 +683,15 @@ class Model:
         if self.digest and busy and not force:
             return "differs", self.version
         self.cfg, self.digest, self.version = dict(numbers), digest, self.version + 1
-        usable = max(1, min(numbers["connections"], numbers["burst"] - 1 - numbers["reserve"]))
-        self.gate["k"] = max(0, numbers["burst"] - usable)
+        live = {w for w, until in self.workers.items() if until > now}
+        standing = sum(n for w, n in self.slots.items() if w in live)
+        lapsed = sum(n for w, n in self.slots.items() if w not in live)
+        usable = max(
+            0, min(numbers["connections"], numbers["burst"] - 1 - numbers["reserve"] - lapsed)
+        )
+        if not lapsed:
+            usable = max(1, usable)
+        self.gate["k"] = max(0, numbers["burst"] - max(usable, standing) - lapsed)
         return "published", self.version
 
     # -- what can be compared ---------------------------------------------------------------

@@ -179,6 +179,38 @@ def make_certificate(folder: Path, host: str = "localhost") -> Path:
     return at
 
 
+def make_ca(folder: Path) -> Path:
+    """A CA of one's own: its certificate, with its key beside it (``.key``). Needs openssl."""
+    at = folder / "ca.pem"
+    _openssl(
+        "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+        "-days", "2", "-subj", "/CN=A CA of our own",
+        "-addext", "basicConstraints=critical,CA:TRUE", "-addext", "keyUsage=critical,keyCertSign",
+        "-keyout", str(at.with_suffix(".key")), "-out", str(at),
+    )  # fmt: skip
+    return at
+
+
+def signed_by(ca: Path, host: str) -> Path:
+    """A certificate for ``host``, signed by it, with its key, in one PEM file. Needs openssl."""
+    at, request, key = (ca.with_name(f"{host}.{kind}") for kind in ("crt", "csr", "key"))
+    _openssl(
+        "req", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:P-256", "-nodes",
+        "-subj", f"/CN={host}", "-addext", f"subjectAltName=DNS:{host}",
+        "-keyout", str(key), "-out", str(request),
+    )  # fmt: skip
+    _openssl(
+        "x509", "-req", "-in", str(request), "-CA", str(ca), "-CAkey", str(ca.with_suffix(".key")),
+        "-days", "2", "-copy_extensions", "copy", "-out", str(at),
+    )  # fmt: skip
+    at.write_bytes(at.read_bytes() + key.read_bytes())
+    return at
+
+
+def _openssl(*arguments: str) -> None:
+    subprocess.run(["openssl", *arguments], check=True, capture_output=True)
+
+
 def server_context(certificate: Path) -> ssl.SSLContext:
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
     context.load_cert_chain(certificate)

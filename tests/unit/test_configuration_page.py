@@ -17,14 +17,18 @@ import pytest
 from msgspec import Meta
 
 from paceline.errors import ConfigError
-from paceline.settings import Settings
+from paceline.settings import ItemsRule, ReplyRule, Settings
 from paceline.settings_file import loads
 from paceline.settings_tables import (
     DESTINATION,
     EXPORTER,
-    HTTP_ONLY,
+    ITEMS,
+    MERGE,
+    ONLY,
+    PROVIDERS,
     REDIS,
     RETRY,
+    RULE,
     SUCCESS,
     TENANT,
     Key,
@@ -38,9 +42,19 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
     "destinations.NAME.retry": RETRY,
     "destinations.NAME.tenants.TENANT": TENANT,
     "destinations.NAME.success": SUCCESS,
+    "destinations.NAME.merge": MERGE,
+    "destinations.NAME.rules.RULE": RULE,
+    "destinations.NAME.items": ITEMS,
+}
+# What a table that is not there by default cannot be without.
+BESIDE = {
+    "destinations.NAME.rules.RULE": {"status": '"403"', "outcome": '"retry"'},
+    "destinations.NAME.items": {"pointer": '""', "success": '{ pointer = "/c", equals = 0 }'},
 }
 REQUIRED = {
     "maxmd": {"url": '"https://a.example/"', "username": '"u"', "password": '"p"'},
+    "sparkpost": {"url": '"https://a.example/"', "api_key": '"k"'},
+    "mailgun": {"url": '"https://a.example/"', "api_key": '"k"'},
     "http": {"url": '"https://a.example/"'},
 }
 LONGEST_S = 31_622_400
@@ -54,15 +68,24 @@ class Row(NamedTuple):
 
     def literal(self, provider: str) -> str | None:
         """The default as TOML, None where there is none to write."""
-        for value, only in re.findall(r"`([^`]+)`(?: (maxmd|http))?", self.default):
+        for value, only in re.findall(rf"`([^`]+)`(?: ({'|'.join(PROVIDERS)}))?", self.default):
             if only in ("", provider):
                 return str(value)
         return None
 
     def means_something(self, provider: str) -> bool:
         """Whether the key may be written for this provider."""
-        http_only = self.key in HTTP_ONLY or self.table.endswith(".success")
-        return provider == "http" or not http_only
+        own_table = self.table.removeprefix("destinations.NAME.").partition(".")[0]
+        if (self.table, self.key) == ("destinations.NAME.merge", "array"):
+            return provider == "http"
+        return provider in ONLY.get(own_table, ONLY.get(self.key, PROVIDERS))
+
+    @property
+    def provider(self) -> str:
+        """One for which the key means something, without others beside it."""
+        if self.table.endswith(".merge") and self.key != "array":
+            return "sparkpost"
+        return next(name for name in reversed(PROVIDERS) if self.means_something(name))
 
 
 def _rows() -> list[Row]:
@@ -91,7 +114,7 @@ def _toml(provider: str, values: Mapping[tuple[str, str], str]) -> str:
         # A tenant of which nothing is said.
         lines["destinations.NAME.tenants.TENANT"] = {}
     for (table, key), value in values.items():
-        lines.setdefault(table, {})[key] = value
+        lines.setdefault(table, dict(BESIDE.get(table, {})))[key] = value
     text = ""
     for table in sorted(lines):
         text += f"[{table.replace('NAME', 'd')}]\n"
@@ -122,36 +145,43 @@ def test_writing_every_default_out_changes_nothing(provider: str) -> None:
     assert _load(provider, written) == _load(provider, {})
 
 
-@pytest.mark.parametrize("row", [r for r in ROWS if r.literal("http")], ids=_name)
+@pytest.mark.parametrize("row", [r for r in ROWS if r.literal(r.provider)], ids=_name)
 def test_a_documented_key_is_heard(row: Row) -> None:
     """Or the test above would prove nothing: another value must make a difference."""
-    value = tomllib.loads(f"v = {row.literal('http')}")["v"]
+    provider = row.provider
+    value = tomllib.loads(f"v = {row.literal(provider)}")["v"]
     try:
-        changed: Any = _load("http", {(row.table, row.key): _other(value)})
+        changed: Any = _load(provider, {(row.table, row.key): _other(value)})
     except ConfigError as error:
         # One that is refused is heard, too.
         changed = [p.key for p in error.problems if p.key.split(".")[-1].startswith(row.key)]
     assert changed
-    assert changed != _load("http", {})
+    assert changed != _load(provider, {})
 
 
-@pytest.mark.parametrize("row", [r for r in ROWS if not r.literal("http")], ids=_name)
+@pytest.mark.parametrize("row", [r for r in ROWS if not r.literal(r.provider)], ids=_name)
 def test_a_key_without_a_written_default(row: Row) -> None:
     assert row.default in ("required", "none", "below"), "no TOML value, and no word we know"
     if row.default == "below":
         assert any(table.startswith(f"{row.table}.{row.key}") for table in TABLES)
     elif row.default == "required":
-        without = "\n".join(
-            line for line in _toml("http", {}).splitlines() if not line.startswith(row.key)
-        )
+        beside = {(row.table, key): value for key, value in BESIDE.get(row.table, {}).items()}
+        lines = _toml(row.provider, beside).splitlines()
+        without = "\n".join(line for line in lines if not line.startswith(f"{row.key} ="))
         with pytest.raises(ConfigError) as caught:
             loads(without)
         assert [(p.key, p.problem) for p in caught.value.problems] == [
-            (f"destinations.d.{row.key}", "missing")
+            (f"{row.table.replace('NAME', 'd')}.{row.key}", "missing")
         ]
     else:
         redis, _, destination = _load("http", {})
-        owner = {"redis": redis, "destinations.NAME.success": destination.success}
+        owner = {
+            "redis": redis,
+            "destinations.NAME.success": destination.success,
+            "destinations.NAME.merge": destination.merge,
+            "destinations.NAME.rules.RULE": ReplyRule(status="403", outcome="retry"),
+            "destinations.NAME.items": ItemsRule(pointer="", success="", equals=0),
+        }
         attribute = "pointer" if row.key == "body" else row.key
         assert not getattr(owner.get(row.table, destination), attribute)
 
@@ -162,18 +192,24 @@ def test_the_type_is_as_documented(row: Row) -> None:
     if kind is not Any:
         assert row.type == _words(kind, row.key)
         return
-    secret = {(row.table, row.key): '{ env = "X" }', (row.table, _beside(row.key)): '"x"'}
-    assert row.type in ("table", "secret")
+    assert row.type in ("table", "secret", "value")
     if row.type == "secret":
-        assert _load("http", secret) != _load("http", {})
+        secret = {(row.table, row.key): '{ env = "X" }'}
+        if row.key in ("username", "password", "proxy_username", "proxy_password"):
+            secret[row.table, _beside(row.key)] = '"x"'
+        if row.key.startswith("proxy_"):
+            secret[row.table, "proxy"] = '"http://proxy.example:3128"'
+        assert _load(row.provider, secret) != _load(row.provider, {})
     else:
         with pytest.raises(ConfigError) as caught:
-            _load("http", {(row.table, row.key): "7"})
+            _load("http", {(row.table, row.key): "7" if row.type == "table" else "[7]"})
         assert row.key in str(caught.value)
 
 
 def _beside(key: str) -> str:
-    return "password" if key == "username" else "username"
+    prefix, _, key = key.rpartition("_")
+    other = "password" if key == "username" else "username"
+    return f"{prefix}_{other}" if prefix else other
 
 
 def _words(kind: Any, key: str) -> str:

@@ -193,7 +193,7 @@ def test_supervisors_wait_as_long_as_a_worker_may_take_to_stop() -> None:
     assert settings.redis.url is not None
     runtime = WorkerRuntime(destination, settings.redis.url, {})
     # 5 s more: the heartbeat's farewell waits for Redis, after all else.
-    needed = runtime.grace_s + 5
+    needed = runtime.engine.grace_s + 5
     compose = yaml.safe_load((ROOT / "docker-compose.yml").read_text(encoding="utf-8"))
     assert compose["services"]["worker"]["stop_grace_period"] == f"{needed:g}s"
     unit = (DEPLOY / "systemd" / "paceline-worker@.service").read_text(encoding="utf-8")

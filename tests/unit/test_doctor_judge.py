@@ -134,6 +134,12 @@ def expiring(days: float) -> EndpointFacts:
     return replace(ENDPOINT, addresses=(replace(REACHED, certificate=certificate),))
 
 
+def proxied(address: AddressFacts) -> EndpointFacts:
+    return replace(
+        ENDPOINT, proxy="proxy.example:3128", proxy_host="proxy.example", addresses=(address,)
+    )
+
+
 def untrusted(code: int) -> EndpointFacts:
     address = replace(REACHED, certificate=None, tls_s=None, tls_trouble="bad", tls_code=code)
     return replace(ENDPOINT, addresses=(address,))
@@ -156,12 +162,22 @@ def untrusted(code: int) -> EndpointFacts:
         (untrusted(10), {"certificate": "fail"}),
         (untrusted(62), {"certificate": "fail"}),
         (untrusted(0), {"tls": "fail"}),
+        (proxied(REACHED), {}),
+        (proxied(REFUSED), {"connect": "fail"}),
+        (proxied(replace(REACHED, refused="answered 407")), {"proxy": "fail"}),
     ],
 )
 def test_endpoints(facts: EndpointFacts, wrong: dict[str, str]) -> None:
     findings = endpoint_judge.judge("web", facts, now_s=NOW)
     assert bad(findings) == wrong
     assert all(f.mend for f in findings if f.level != "ok")
+
+
+def test_behind_a_proxy_it_is_said_whose_address_is_whose() -> None:
+    found = {f.check: f.text for f in endpoint_judge.judge("web", proxied(REACHED), now_s=NOW)}
+    assert found["name"].startswith("proxy.example is 192.0.2.1 ")
+    assert found["connect"].startswith("192.0.2.1:3128 (the proxy to api.example:443) connects")
+    assert found["certificate"].startswith("api.example:443: api.example, by A CA")
 
 
 def test_an_untrusted_certificate_says_which_file_mends_it() -> None:

@@ -74,7 +74,8 @@ TABLE: list[tuple[int, Kind]] = [
     *((status, Kind.HELD) for status in (401, 403, 407)),
     *((status, Kind.RETRY) for status in (408, 425)),
     *((status, Kind.THROTTLED) for status in (420, 429)),
-    *((status, Kind.REJECTED) for status in (400, 402, 404, 405, 409, 410, 413, 415, 422, 451)),
+    *((status, Kind.REJECTED) for status in (400, 402, 404, 405, 409, 410, 415, 422, 451)),
+    (413, Kind.TOO_LARGE),
     *((status, Kind.AMBIGUOUS) for status in (500, 501, 502, 504, 507, 520, 599)),
     (503, Kind.UNAVAILABLE),
     *((status, Kind.AMBIGUOUS) for status in (100, 101, 103, 600, 999, 0)),
@@ -90,7 +91,7 @@ def test_every_status_has_its_outcome(status: int, kind: Kind) -> None:
 
 
 def test_every_row_of_the_table_is_tried_above() -> None:
-    assert len(STATUSES) == 12
+    assert len(STATUSES) == 13
     tried = {str(status) for status, _ in TABLE} | {f"{status // 100}xx" for status, _ in TABLE}
     assert set(STATUSES) <= tried
 
@@ -215,6 +216,7 @@ def outcome(kind: Kind, *, retry_after_s: float | None = None, outage: bool = Fa
     [
         (Kind.SENT, "sent", True, 0),
         (Kind.REJECTED, "dead", True, 0),
+        (Kind.TOO_LARGE, "dead", True, 0),
         (Kind.HELD, "held", False, 0),
         (Kind.THROTTLED, "throttled", False, 1),
         (Kind.UNAVAILABLE, "unavailable", False, 45),
@@ -238,6 +240,20 @@ def test_three_tries_are_three_retries_after_the_first_attempt(kind: Kind) -> No
     assert [one.delay_s for one in found[:3]] == [1, 2, 4]
     assert "4 attempts" in found[3].reason
     assert ("may have been sent" in found[3].reason) is (kind is Kind.AMBIGUOUS)
+
+
+def test_an_outcome_may_allow_fewer_retries_than_the_policy_and_never_more() -> None:
+    policy = RetryPolicy(max_retries=3, jitter=0)
+    for most, last in ((0, 0), (2, 2), (3, 3), (9, 3)):
+        few = Outcome(kind=Kind.RETRY, reason="why", most_retries=most)
+        actions = [dispose(few, tries, policy, 0.5).action for tries in range(5)]
+        assert actions == ["retry"] * last + ["dead"] * (5 - last)
+    few = Outcome(kind=Kind.RETRY, reason="why", most_retries=0, outage=True)
+    assert dispose(few, 9, policy, 0.5, suspect=True).action == "retry", "an outage is free"
+
+
+def test_what_is_too_large_speaks_of_a_provider_in_health() -> None:
+    assert (outcome(Kind.TOO_LARGE).health, outcome(Kind.REJECTED).health) == ("g", "g")
 
 
 @pytest.mark.parametrize("kind", [Kind.THROTTLED, Kind.UNAVAILABLE, Kind.HELD])

@@ -12,7 +12,8 @@ from paceline.message import check_id
 from paceline.payloads import check
 from paceline.rehearsal.payloads import Draft, drafts
 from paceline.rehearsal.plan import DEFAULT_SEED
-from paceline.sink.answers import MaxMD
+from paceline.sink.answers import Request
+from paceline.sink.profiles import MaxMD
 
 MIB = 1024**2
 
@@ -62,7 +63,7 @@ def test_the_sink_rejects_bad_addresses_and_takes_the_good(messages: list[Draft]
     for draft in messages:
         if draft.kind in ("good", "bad-address"):
             body = b'{"authentication":{"username":"u","password":"p"},"message":%s}'
-            verdict = sink.judge(body % draft.payload, b"application/json", 1)
+            verdict = sink.judge(Request(body % draft.payload, b"application/json"))
             assert verdict.accepted == (draft.kind == "good"), draft.id
 
 

@@ -42,7 +42,6 @@ def test_two_may_fall_back_to_one() -> None:
         (A.replace('"b"', '"bb"') + B, "there is no destination 'bb' here. Did you mean b?"),
         (A.replace('"b"', '"a"'), "names the destination itself"),
         (A + B + 'fallback = "c"\n' + C, "b has a fallback itself (c). Remove that of b"),
-        (A + MAXMD, "the provider of b is maxmd, and only http has a fallback yet"),
         (
             A + B + "max_payload_bytes = 1000\n",
             "max_payload_bytes of b is 1000, below the 4194304 of a. Raise that of b",
@@ -60,9 +59,25 @@ def test_two_that_fall_back_to_each_other_are_both_told() -> None:
     assert [key for key, _ in found] == ["destinations.a.fallback", "destinations.b.fallback"]
 
 
-def test_maxmd_has_none_yet() -> None:
-    [(key, told)] = problems(MAXMD + 'fallback = "c"\n' + C)
-    assert (key, told[:24]) == ("destinations.b.fallback", "the provider of b is max")
+def mail(name: str, provider: str, more: str = "") -> str:
+    needed = 'username = "u"\npassword = "p"' if provider == "maxmd" else 'api_key = "k"'
+    return (
+        f'[destinations.{name}]\nprovider = "{provider}"\nurl = "https://{name}.example"\n'
+        f"{'' if provider == 'http' else needed}\nmax_payload_bytes = 1000000\n{more}\n"
+    )
+
+
+@pytest.mark.parametrize("one", ["maxmd", "sparkpost", "mailgun", "http"])
+@pytest.mark.parametrize("other", ["maxmd", "sparkpost", "mailgun", "http"])
+def test_any_may_fall_back_to_any_but_to_another_provider_with_neutral_e_mails_only(
+    one: str, other: str
+) -> None:
+    found = loads(mail("a", one, 'fallback = "b"') + mail("b", other)).destinations
+    a, b = found["a"], found["b"]
+    assert (a.fallback_provider, b.fallback_provider) == (other, None)
+    assert a.public()["fallback_provider"] == other
+    assert script_numbers(a)["fallback_neutral"] == (one != other)
+    assert script_numbers(b)["fallback_neutral"] == 0
 
 
 def test_one_that_is_wrong_itself_is_not_called_missing() -> None:

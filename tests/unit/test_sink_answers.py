@@ -9,7 +9,8 @@ from typing import Any
 
 import pytest
 
-from paceline.sink.answers import Http, MaxMD
+from paceline.sink.answers import Request, padded
+from paceline.sink.profiles import Http, MaxMD
 from paceline.sink.wire import response, retry_after_value
 
 GOOD: dict[str, Any] = {
@@ -39,7 +40,7 @@ def changed(change: Callable[[dict[str, Any]], object]) -> bytes:
 
 
 def test_a_good_maxmd_request_is_accepted() -> None:
-    verdict = MaxMD().judge(json.dumps(GOOD).encode(), JSON, 5)
+    verdict = MaxMD().judge(Request(json.dumps(GOOD).encode(), JSON, 5))
     assert (verdict.status, verdict.accepted, verdict.name) == (200, True, "ok")
     answer = json.loads(verdict.body)
     assert answer == {"smtpId": "sink-5", "message": "Success", "code": 0, "success": True}
@@ -65,7 +66,7 @@ def test_a_good_maxmd_request_is_accepted() -> None:
     ],
 )
 def test_what_maxmd_refuses(change: Callable[[dict[str, Any]], object], name: str) -> None:
-    verdict = MaxMD().judge(changed(change), JSON, 0)
+    verdict = MaxMD().judge(Request(changed(change), JSON, 0))
     answer = json.loads(verdict.body)
     assert (verdict.status, verdict.accepted, verdict.name) == (200, False, name)
     if name == "malformed":
@@ -77,34 +78,34 @@ def test_what_maxmd_refuses(change: Callable[[dict[str, Any]], object], name: st
 
 def test_maxmd_knows_its_credentials() -> None:
     body = json.dumps(GOOD).encode()
-    assert MaxMD("u", "p").judge(body, JSON, 0).accepted
-    assert MaxMD("u", "q").judge(body, JSON, 0).name == "authentication"
-    assert MaxMD("v", None).judge(body, JSON, 0).name == "authentication"
+    assert MaxMD("u", "p").judge(Request(body, JSON, 0)).accepted
+    assert MaxMD("u", "q").judge(Request(body, JSON, 0)).name == "authentication"
+    assert MaxMD("v", None).judge(Request(body, JSON, 0)).name == "authentication"
 
 
 def test_maxmd_wants_json() -> None:
-    assert MaxMD().judge(b"\xff\xfe", JSON, 0).name == "malformed"
-    assert MaxMD().judge(json.dumps(GOOD).encode(), b"text/plain", 0).status == 415
+    assert MaxMD().judge(Request(b"\xff\xfe", JSON, 0)).name == "malformed"
+    assert MaxMD().judge(Request(json.dumps(GOOD).encode(), b"text/plain", 0)).status == 415
 
 
 def test_lean_profiles_do_not_look() -> None:
-    assert MaxMD(validate=False).judge(b"{", b"", 0).accepted
-    assert Http(validate=False).judge(b"{", b"", 0).accepted
+    assert MaxMD(validate=False).judge(Request(b"{", b"", 0)).accepted
+    assert Http(validate=False).judge(Request(b"{", b"", 0)).accepted
 
 
 def test_http_answers_any_json() -> None:
-    verdict = Http(status=202).judge(b"[1]", b"", 3)
+    verdict = Http(status=202).judge(Request(b"[1]", b"", 3))
     assert (verdict.status, json.loads(verdict.body)) == (202, {"ok": True, "id": "sink-3"})
-    assert Http().judge(b"{", b"", 0).status == 400
-    assert not Http(status=500).judge(b"{}", b"", 0).accepted
+    assert Http().judge(Request(b"{", b"", 0)).status == 400
+    assert not Http(status=500).judge(Request(b"{}", b"", 0)).accepted
 
 
 @pytest.mark.parametrize("profile", [MaxMD(), Http()])
 def test_a_padded_answer_says_the_same(profile: MaxMD | Http) -> None:
-    verdict = profile.judge(json.dumps(GOOD).encode(), JSON, 0)
-    padded = profile.padded(verdict, 5000)
-    assert len(padded) == 5000
-    assert json.loads(verdict.body).items() <= json.loads(padded).items()
+    verdict = profile.judge(Request(json.dumps(GOOD).encode(), JSON, 0))
+    grown = padded(verdict.body, 5000)
+    assert len(grown) == 5000
+    assert json.loads(verdict.body).items() <= json.loads(grown).items()
 
 
 def test_responses_are_framed() -> None:

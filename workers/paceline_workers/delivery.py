@@ -4,20 +4,29 @@ from __future__ import annotations
 
 import hashlib
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import Any
+from dataclasses import replace as dataclass_replace
+from typing import Any, Literal
 
 import requests
 from msgspec.structs import replace
 
-from paceline.answers import Leased, Permit, Settlement
+from paceline.answers import Action, Leased, Permit, Settlement
 from paceline.clock import Clock
 from paceline.errors import PayloadError
 from paceline.version import __version__
 from paceline_workers.gate import CalledOff, WireGate
-from paceline_workers.outcome import Kind, Outcome, Reply, dispose, judge_failure
-from paceline_workers.providers.base import Profile, RenderedRequest
+from paceline_workers.outcome import (
+    Disposition,
+    Kind,
+    Outcome,
+    Reply,
+    dispose,
+    judge_failure,
+)
+from paceline_workers.packing import packed
+from paceline_workers.providers.base import Merging, Profile, RenderedRequest, as_merging
 from paceline_workers.ratelimit import parse_rate_limit
 from paceline_workers.transports.adapter import GatedAdapter, GatedRequest
 from paceline_workers.transports.connection import TransportError
@@ -26,20 +35,28 @@ _EXCERPT_BYTES = 2048
 #: Requests that other connections may have on their way while a RateLimit header is read.
 _UNDER_WAY = 10
 
+#: A merged request that is refused so is sent again in two.
+_REFUSED = (Kind.REJECTED, Kind.TOO_LARGE)
+
 log = logging.getLogger("paceline.delivery")
 
 
 @dataclass(frozen=True, slots=True)
 class Route:
     """Where requests of a destination go: its URL as it is shown (the connection decides which of
-    several), and the header that carries the message's id ("" for none)."""
+    several), the header that carries the message's id ("" for none), and from how many bytes on
+    bodies are packed (0: never)."""
 
     url: str
     id_header: str
+    gzip_from_bytes: int = 0
 
 
 class Delivery:
-    """Delivers messages one by one, on one thread, with a Session of its own."""
+    """Delivers messages one by one, on one thread, with a Session of its own.
+
+    ``on_ambiguous``: what becomes of a merged request that may have been processed.
+    """
 
     def __init__(
         self,
@@ -51,6 +68,7 @@ class Delivery:
         worker: str,
         clock: Clock,
         rand: Callable[[], float],
+        on_ambiguous: Literal["retry", "park"] = "park",
     ) -> None:
         self._profile = profile
         self._route = route
@@ -58,7 +76,10 @@ class Delivery:
         self._worker = worker
         self._clock = clock
         self._rand = rand
+        self._on_ambiguous = on_ambiguous
         self._session = _session(adapter)
+        #: What became of each member of the request that was delivered last, where that is known.
+        self.parts: tuple[Outcome, ...] = ()
 
     def deliver(self, leased: Leased, on_wire: Callable[[], None]) -> Settlement | None:
         """Sends one message and says what became of it; None where it is not ours any more.
@@ -67,8 +88,9 @@ class Delivery:
         be drawn anew). Raises CalledOff (closed or stopping): nothing was written, give the message
         back.
         """
+        self.parts = ()
         try:
-            rendered = self._profile.render(leased.id, leased.payload)
+            rendered = packed(self._render(leased), self._route.gzip_from_bytes)
         except PayloadError as error:
             return self._unfit(leased, error)
         permits: list[Permit] = []
@@ -112,9 +134,18 @@ class Delivery:
         under_way = min(_UNDER_WAY, (advice.limit or 0) // 10)
         return advice.reset_s if advice.remaining <= under_way else None
 
+    def _render(self, leased: Leased) -> RenderedRequest:
+        request_id = leased.request_id
+        if request_id is None:
+            return self._profile.render(leased.id, leased.payload)
+        return _merging(self._profile).render_merged(request_id, leased.payload)
+
     def _judge(self, leased: Leased, reply: Reply) -> Outcome:
+        now = self._clock.wall_s()
         try:
-            return self._profile.judge(reply, self._clock.wall_s())
+            if leased.request_id is None:
+                return self._profile.judge(reply, now)
+            return _merging(self._profile).judge_merged(reply, now, leased.count)
         except Exception as error:
             # A defect of ours. What the reply meant is not known: the provider may have acted.
             log.exception("message %s: its reply could not be judged", leased.id)
@@ -131,9 +162,15 @@ class Delivery:
         headers = dict(rendered.headers)
         headers.setdefault("User-Agent", f"paceline/{__version__}")
         if self._route.id_header:
-            headers[self._route.id_header] = leased.id
+            headers[self._route.id_header] = leased.request_id or leased.id
         return GatedRequest(
-            rendered.method, self._route.url, headers, rendered.body, gate, self._gate.flush
+            rendered.method,
+            self._route.url,
+            headers,
+            rendered.body,
+            gate,
+            self._gate.flush,
+            suffix=rendered.suffix,
         )
 
     def _settlement(
@@ -147,33 +184,27 @@ class Delivery:
         # One URL of several: others take its load, so the destination is not in trouble, nor is it
         # the message's fault.
         one_url = outcome.outage and request.elsewhere
-        decision = dispose(
-            outcome, leased.head.tries, self._profile.policy, self._rand(), suspect=one_url
-        )
+        decision = self._dispose(leased, outcome, suspect=one_url)
         delay_s = decision.delay_s
+        action: Action = decision.action
+        if leased.request_id is not None:
+            if outcome.parts:
+                action, self.parts = "opened", outcome.parts
+            elif outcome.kind in _REFUSED:
+                # One of its members, or their number: none was sent.
+                action = "split"
         if decision.action in ("throttled", "quota") and outcome.retry_after_s is None:
             # The provider named no time: the wait doubles with each refusal that the whole
             # destination meets, which only the script knows.
             delay_s = 0.0
-        record: dict[str, Any] = {
-            "outcome": str(outcome.kind),
-            "action": decision.action,
-            "reason": decision.reason,
-            "status": outcome.status,
-            "attempt": permit.attempt if permit else 0,
-            "at_us": str(permit.begun_us if permit else round(self._clock.wall_s() * 1e6)),
-            "worker": self._worker,
-            "nonce": leased.nonce,
-        }
+        record = self._record(leased, outcome, decision.reason, action, permit)
         if request.latency_s is not None:
             record["latency_ms"] = round(request.latency_s * 1e3, 3)
-        sent = decision.action == "sent"
-        if outcome.body and not sent:
-            record["response"] = outcome.body[:_EXCERPT_BYTES].decode("utf-8", "replace")
+        sent = action == "sent" and leased.request_id is None
         return Settlement(
             id=leased.id,
             nonce=leased.nonce,
-            action=decision.action,
+            action=action,
             charge=decision.charge,
             delay_s=delay_s,
             why=decision.reason,
@@ -181,10 +212,59 @@ class Delivery:
             provider_id=outcome.provider_id or "",
             sha1=hashlib.sha1(leased.payload, usedforsecurity=False).digest() if sent else b"",
             latency_s=request.latency_s,
-            label=label,
+            # Of one that is opened the results count, one by one.
+            label="" if action == "opened" else label,
             # A connection that failed before the gate drew no permit: nothing was begun.
             begun_us=permit.begun_us if permit and request.wire_s is not None else 0,
             health="" if one_url else outcome.health,
+        )
+
+    def _dispose(self, leased: Leased, outcome: Outcome, *, suspect: bool) -> Disposition:
+        policy = self._profile.policy
+        if leased.request_id is not None:
+            policy = dataclass_replace(policy, on_ambiguous=self._on_ambiguous)
+        return dispose(outcome, leased.head.tries, policy, self._rand(), suspect=suspect)
+
+    def _record(
+        self, leased: Leased, outcome: Outcome, reason: str, action: str, permit: Permit | None
+    ) -> dict[str, Any]:
+        record: dict[str, Any] = {
+            "outcome": str(outcome.kind),
+            "action": action,
+            "reason": reason,
+            "status": outcome.status,
+            "attempt": permit.attempt if permit else 0,
+            "at_us": str(permit.begun_us if permit else round(self._clock.wall_s() * 1e6)),
+            "worker": self._worker,
+            "nonce": leased.nonce,
+        }
+        if leased.request_id is not None:
+            record["request"], record["members"] = leased.request_id, leased.count
+        if outcome.body and action != "sent":
+            record["response"] = outcome.body[:_EXCERPT_BYTES].decode("utf-8", "replace")
+        return record
+
+    def each(self, leased: Leased, members: Sequence[str]) -> list[Settlement]:
+        """What became of each member of a merged request whose results came one by one: of that
+        which was delivered last, in the order of its body."""
+        return [
+            self._of_member(leased, message_id, outcome)
+            for message_id, outcome in zip(members, self.parts, strict=True)
+        ]
+
+    def _of_member(self, leased: Leased, message_id: str, outcome: Outcome) -> Settlement:
+        decision = dispose(outcome, leased.head.tries, self._profile.policy, self._rand())
+        record = self._record(leased, outcome, decision.reason, decision.action, None)
+        return Settlement(
+            id=message_id,
+            nonce=leased.nonce,
+            action=decision.action,
+            charge=decision.charge,
+            delay_s=decision.delay_s,
+            why=decision.reason,
+            record=record,
+            provider_id=outcome.provider_id or "",
+            label=f"{outcome.kind}:{outcome.status}",
         )
 
     def _unfit(self, leased: Leased, error: PayloadError) -> Settlement:
@@ -227,6 +307,17 @@ class Delivery:
         """Closes the session; the shared pool stays. What is carried goes to the settler."""
         self._session.close()
         self._gate.hand_over()
+
+
+def _merging(profile: Profile) -> Merging:
+    merging = as_merging(profile)
+    if merging is None:
+        raise PayloadError(
+            "request",
+            "was merged under another configuration, and this one does not merge",
+            "Configure [merge] again until it is sent",
+        )
+    return merging
 
 
 def _session(adapter: GatedAdapter) -> requests.Session:

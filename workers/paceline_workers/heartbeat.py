@@ -52,6 +52,7 @@ class Heartbeat:
         self._period_s = period_s
         self._elapsed_s = elapsed_s
         self._beat_s = elapsed_s()
+        self._lock = threading.Lock()
         self._stop = threading.Event()
         self._thread = threading.Thread(target=self._run, name="heartbeat", daemon=True)
 
@@ -59,8 +60,20 @@ class Heartbeat:
         """Starts the thread."""
         self._thread.start()
 
+    def take_over(
+        self, pool: ConnectionPool, sender: Sender, meanwhile: Callable[[], object]
+    ) -> None:
+        """From here on the beats are these ones'. ``meanwhile`` is called between two beats."""
+        with self._lock:
+            self._pool, self._sender = pool, sender
+            meanwhile()
+
     def run_once(self) -> dict[str, int]:
         """One beat. Raises RedisError. Returns {"allowance", "renewed", "lost"}."""
+        with self._lock:
+            return self._beat()
+
+    def _beat(self) -> dict[str, int]:
         self._pool.trim()
         silent = self._elapsed_s() - self._beat_s > _SILENT_BEATS * self._period_s
         if silent:

@@ -58,6 +58,8 @@ class Kind(StrEnum):
     RETRY        provably not processed: another try cannot make a duplicate
     AMBIGUOUS    it may have been processed
     REJECTED     the provider refuses this message, and would again
+    TOO_LARGE    refused for its size, not processed: a merged request is split, a lone message is
+                 a dead letter
     THROTTLED    the destination is to wait; this request was not processed
     UNAVAILABLE  a 503 without Retry-After: the message waits, uncharged
     HELD         the destination is misconfigured or locked out: a person must look
@@ -67,6 +69,7 @@ class Kind(StrEnum):
     RETRY = "retry"
     AMBIGUOUS = "ambiguous"
     REJECTED = "rejected"
+    TOO_LARGE = "too_large"
     THROTTLED = "throttled"
     UNAVAILABLE = "unavailable"
     HELD = "held"
@@ -91,6 +94,9 @@ class Reply:
 
 Phase = Literal["connect", "write", "read"]
 
+#: The cause where a proxy opens no tunnel for want of credentials (407).
+PROXY_AUTH = "proxy-auth"
+
 
 @dataclass(frozen=True, slots=True)
 class Failure:
@@ -99,7 +105,7 @@ class Failure:
     phase       "connect": not a byte of the request was given to the system (DNS, TCP, TLS, or a
                 kept connection found dead before the write); "write"; "read"
     cause       "dns", "refused", "connect-timeout", "tls", "reset", "eof", "timeout", "deadline",
-                "unreadable", …: goes into the reason
+                "unreadable", "proxy", …: goes into the reason
     unreceived  the peer's system provably got nothing. Believed for a clean "eof" only: after a
                 reset the counters prove nothing (seen: 700 bytes read by the peer, counter 0), and
                 after a time-out the bytes may still be on their way
@@ -124,6 +130,11 @@ class Outcome:
     outage         it speaks of the destination's health, not of this message: connection failures,
                    502, 503, 504, time-outs. Free of charge while the destination is suspect
     quota          throttled by a quota: the wait is long
+    parts          of a merged request, what became of each member, in their order; empty where
+                   `kind` holds for all of them
+    partial        of a request's recipients, how many were not accepted where the provider does not
+                   say which; the others were
+    most_retries   fewer charged retries than the policy allows, None for the policy's own
     """
 
     kind: Kind
@@ -134,6 +145,9 @@ class Outcome:
     body: bytes = field(default=b"", repr=False)
     outage: bool = False
     quota: bool = False
+    parts: tuple[Outcome, ...] = ()
+    partial: int = 0
+    most_retries: int | None = None
 
     @property
     def health(self) -> Health:
@@ -141,7 +155,7 @@ class Outcome:
         from a provider that works; one of the rate or the account is judged by its action."""
         if self.kind is Kind.UNAVAILABLE:
             return "u"
-        if self.kind in (Kind.SENT, Kind.REJECTED):
+        if self.kind in (Kind.SENT, Kind.REJECTED, Kind.TOO_LARGE):
             return "g"
         if self.kind in (Kind.THROTTLED, Kind.HELD):
             return ""
@@ -175,6 +189,7 @@ STATUSES: Mapping[str, Kind] = MappingProxyType(
         "403": Kind.HELD,
         "407": Kind.HELD,  # the proxy's own 401
         "408": Kind.RETRY,  # RFC 9110 §15.5.9: no complete request was received
+        "413": Kind.TOO_LARGE,
         "420": Kind.THROTTLED,  # quota
         "425": Kind.RETRY,  # RFC 8470 §5.2: not processed
         "429": Kind.THROTTLED,
@@ -196,13 +211,19 @@ def status_kind(status: int, table: Mapping[str, Kind] = STATUSES) -> Kind | Non
 
 
 def judge_failure(failure: Failure) -> Outcome:
-    """No whole response: not processed where that is certain, otherwise ambiguous."""
+    """No whole response: not processed where that is certain, otherwise ambiguous.
+
+    A proxy that asks for credentials holds the destination, as a 407 in answer to a request does:
+    it will say the same to every message, and time does not mend it.
+    """
     proven = failure.phase == "connect" or (failure.unreceived and failure.cause == "eof")
     reason = failure.cause if failure.phase == "connect" else f"{failure.cause} on {failure.phase}"
     if proven and failure.phase != "connect":
         reason += ", provably unreceived"
     if failure.detail:
         reason += f": {failure.detail}"
+    if failure.cause == PROXY_AUTH:
+        return Outcome(kind=Kind.HELD, reason=reason)
     return Outcome(
         kind=Kind.RETRY if proven else Kind.AMBIGUOUS,
         reason=reason,
@@ -226,7 +247,8 @@ def judge_status(reply: Reply, now: float) -> Outcome:
     if kind is None:
         return _outcome(reply, Kind.AMBIGUOUS, f"HTTP {status}, which is no final status")
     names_time = retry_after_s is not None and status not in _HELD_REGARDLESS
-    if names_time and kind in (Kind.REJECTED, Kind.UNAVAILABLE, Kind.HELD):
+    # RFC 9110 §15.5.14: a 413 with Retry-After is temporary.
+    if names_time and kind in (Kind.REJECTED, Kind.TOO_LARGE, Kind.UNAVAILABLE, Kind.HELD):
         kind = Kind.THROTTLED
     return _outcome(reply, kind, f"HTTP {status}", retry_after_s=retry_after_s)
 
@@ -318,13 +340,14 @@ def dispose(
                cost the message nothing (it is bounded by its age)
     throttles  throttled replies of the destination in a row before this one
 
-    THROTTLED, UNAVAILABLE and HELD never cost an attempt. A Retry-After is a minimum.
+    THROTTLED, UNAVAILABLE and HELD never cost an attempt. A Retry-After is a minimum. Of a merged
+    request this is asked for each member, with its part of the outcome where there is one.
     """
     kind, reason = outcome.kind, outcome.reason
     least_s = outcome.retry_after_s or 0.0
     if kind is Kind.SENT:
         return Disposition("sent", True, 0.0, reason)
-    if kind is Kind.REJECTED:
+    if kind in (Kind.REJECTED, Kind.TOO_LARGE):
         return Disposition("dead", True, 0.0, reason)
     if kind is Kind.HELD:
         return Disposition("held", False, 0.0, reason)
@@ -339,7 +362,10 @@ def dispose(
     charge = not (suspect and outcome.outage)
     if kind is Kind.AMBIGUOUS and policy.on_ambiguous == "park":
         return Disposition("parked", charge, 0.0, f"{reason}; it may have been sent")
-    if charge and tries >= policy.max_retries:
+    most = policy.max_retries
+    if outcome.most_retries is not None:
+        most = min(most, outcome.most_retries)
+    if charge and tries >= most:
         last = "; it may have been sent" if kind is Kind.AMBIGUOUS else ""
         # The delay is for the script, which knows of an outage that is not this message's fault.
         return Disposition(

@@ -107,13 +107,21 @@ class PendingQueue:
                 timeout_s,
             ):
                 return False
-            if self._closed:
-                return False
-            if leased.head.tenant or self._shared is not None:
-                self._note(leased.head.tenant)
-            heapq.heappush(self._heap, (rank, next(self._order), leased))
-            self._some.notify()
-            return True
+            return self._push(rank, leased)
+
+    def put_beyond(self, leased: Leased) -> bool:
+        """Whether there is room or not. False when the queue is closed."""
+        with self._room:
+            return self._push(_RANK[leased.head.priority], leased)
+
+    def _push(self, rank: int, leased: Leased) -> bool:
+        if self._closed:
+            return False
+        if leased.head.tenant or self._shared is not None:
+            self._note(leased.head.tenant)
+        heapq.heappush(self._heap, (rank, next(self._order), leased))
+        self._some.notify()
+        return True
 
     def get(self, timeout_s: float) -> Leased | None:
         """The most urgent message; None when there was none in time."""

@@ -1,60 +1,52 @@
-"""The wiring of one worker process: one destination, one pool, many batches.
+"""The wiring of one worker process: one destination, one engine at a time, many batches.
 
 Start: configuration confirmed in Redis → first heartbeat (a share of the connections) → sender
 threads → RQ. Stop (SIGTERM): nothing more is taken, what is on the wire is finished, the rest goes
 back untouched, all outcomes are settled, and only then the heartbeat ends and the slots are given
 back. The second signal ends the process at once; leases do the rest.
+
+Reload (SIGHUP): where only the profile changed (credentials, what replies mean), it is replaced for
+the next request. Where more did, the engine is: the old one stops in the same order, then the new
+one begins, under the same name, with the same leases, heartbeat and registration. Connections of
+the two are never open at once.
 """
 
 from __future__ import annotations
 
 import logging
 import os
-import random
 import re
 import secrets
 import socket
 import threading
-from collections.abc import Callable, Mapping, Sequence
-from math import ceil
+from collections import Counter
+from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
-import redis
 import redis.exceptions
 
-from paceline.answers import Settlement, Taken
 from paceline.clock import Clock
 from paceline.connect import connect
 from paceline.errors import ConfigError, ConfigProblem
 from paceline.host import identity, memory_bytes
 from paceline.names import LANES, Lane, client_name, queue_name
-from paceline.outbox import OutboxStore, new_nonce
+from paceline.outbox import OutboxStore
+from paceline.reloading import changed, check_destination
 from paceline.scripts import Pinned
 from paceline.settings import Destination
-from paceline.shared_config import publish
+from paceline.shared_config import publish, republish
+from paceline.standing import Standing
 from paceline.version import __version__
 from paceline_workers import jobs
-from paceline_workers.delivery import Delivery, Route
-from paceline_workers.exchange import Exchange
-from paceline_workers.gate import WireGate
+from paceline_workers.engine import Engine
 from paceline_workers.heartbeat import Heartbeat
-from paceline_workers.outage import Outage
-from paceline_workers.pending import PendingQueue
 from paceline_workers.providers.registry import build
-from paceline_workers.sender import QUEUE_S, Sender
-from paceline_workers.settler import Settler
+from paceline_workers.recipe import recipe_of
 from paceline_workers.trace import WireTrace
-from paceline_workers.transports.adapter import GatedAdapter
-from paceline_workers.transports.connection import Connector
-from paceline_workers.transports.network import Network, WatchedConnector
-from paceline_workers.transports.pool import ConnectionPool, Retirement
-from paceline_workers.transports.watchdog import Watchdog
 from paceline_workers.worker import PacelineWorker
 
-#: How often high messages are looked for while a batch is being handed to the sender.
-HIGH_EVERY_S = 0.04
-_TAKE_AGAIN_S = 0.2
+_LOOK_S = 0.1
 #: It becomes part of Redis keys and of the names in CLIENT LIST, which take no blanks.
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,128}")
 
@@ -90,37 +82,36 @@ class WorkerRuntime:
                 ],
                 source="command line",
             )
-        self.destination = destination
+        self._environ = environ
         self.name = name or f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.stopping = threading.Event()
         self._clock = clock or Clock()
-        self._trace = _open_trace(trace_wire, destination.id_header)
-        self._profile = build(destination, environ)
         label = client_name(self.name)
         self._client = connect(redis_url, name=label)
         self.store = OutboxStore(self._client, destination.name)
         self._facts_pin = Pinned(self._client)
-        self._outage = Outage(log, "take")
-        self._high_again_s = 0.0
-        self._watchdog = Watchdog(self._clock.monotonic_s)
-        self._network = Network()
-        # Without the values in their queries: keys are sometimes sent there.
-        self._shown_urls: list[str] = destination.public()["urls"]
-        self._pool = self._make_pool()
-        self._sender = self._make_sender()
+        self._trace = _open_trace(trace_wire, destination.id_header)
+        self._standing = Standing(log, self._clock.monotonic_s)
+        #: Totals of engines that are no more.
+        self._past: Counter[str] = Counter()
+        #: Held while an invitation is carried out; and by a reload, so that none is.
+        self._taking = threading.Lock()
+        self._changing = threading.Lock()
+        self._started = threading.Event()
+        self.engine = self._make_engine(destination)
         self._rq = PacelineWorker(
             destination.name,
             [queue_name(destination.name, lane) for lane in LANES],
             connect=lambda: connect(redis_url, name=label),
             name=self.name,
-            ready=self._sender.is_open,
+            ready=lambda: self.engine.sender.is_open(),
             stop_event=self.stopping,
         )
         self._heartbeat = Heartbeat(
             self.store,
             self.name,
-            self._pool,
-            self._sender,
+            self.engine.pool,
+            self.engine.sender,
             self._facts,
             self._rq.nudge,
             period_s=destination.heartbeat_s,
@@ -129,9 +120,9 @@ class WorkerRuntime:
         )
 
     @property
-    def grace_s(self) -> float:
-        """How long a stop may take: a request just begun runs to its total deadline."""
-        return self.destination.connect_timeout_s + self.destination.total_timeout_s + 5.0
+    def destination(self) -> Destination:
+        """Its configuration now."""
+        return self.engine.destination
 
     def run(self) -> int:
         """Works until ``stop`` is called. Returns how many outcomes could not be settled.
@@ -141,9 +132,10 @@ class WorkerRuntime:
         publish(self.store, self.destination)
         self._heartbeat.run_once()
         jobs.install(self.destination.name, self)
-        self._watchdog.start()
-        self._sender.start()
+        threading.Thread(target=self._pass_on_stop, name="stop-engine", daemon=True).start()
+        self.engine.start()
         self._heartbeat.start()
+        self._started.set()
         log.info(
             "worker %s of %s started",
             self.name,
@@ -154,10 +146,12 @@ class WorkerRuntime:
             self._rq.run()
         finally:
             self.stopping.set()
-            lost = self._sender.stop(self.grace_s)
+            with self._changing:
+                self.engine.stopping.set()
+                lost = self.engine.stop()
             jobs.uninstall(self.destination.name)
             self._heartbeat.stop()
-            self._watchdog.stop()
+            self.engine.close()
             if lost:
                 log.error("stopped with %d outcomes unsettled: their leases run out", lost)
             log.info(
@@ -175,156 +169,102 @@ class WorkerRuntime:
 
         threading.Thread(target=ask, name="stop", daemon=True).start()
 
-    # -- the job ----------------------------------------------------------------------------
+    def _pass_on_stop(self) -> None:
+        """Whoever sets ``stopping``, the engine's threads hear of it."""
+        self.stopping.wait()
+        self.engine.stopping.set()
+        self._rq.nudge()
 
     def take_batch(self, count: int, lane: Lane, invitation: str) -> int:
-        """Carries an invitation out: takes up to ``count`` messages and hands them to the sender.
+        """Carries an invitation out (jobs.Taker). Never raises for Redis."""
+        with self._taking:
+            return self.engine.take_batch(count, lane, invitation)
 
-        That may last, for the sender takes them as it sends them. Invitations to high messages wait
-        in RQ meanwhile; so high ones are looked for here, uninvited, while it lasts.
+    # -- reload -----------------------------------------------------------------------------
 
-        Never raises for Redis: an invitation that fails loses nothing (what was taken without our
-        knowing comes back when its lease runs out)."""
-        if lane == "high":
-            return self._carry_out(count, lane, invitation, lambda: None)
-        return self._carry_out(count, lane, invitation, self._take_high)
+    def reload(self, destination: Destination) -> str:
+        """Goes on with this configuration, its secrets read anew. Returns what changed, in words.
 
-    def _take_high(self) -> None:
-        now = self._clock.monotonic_s()
-        if now < self._high_again_s:
-            return
-        self._high_again_s = now + HIGH_EVERY_S
-        room = self._sender.room_for_high()
-        if room:
-            self._carry_out(room, "high", "", lambda: None)
-
-    def _carry_out(
-        self, count: int, lane: Lane, invitation: str, meanwhile: Callable[[], object]
-    ) -> int:
-        taken = self._take(count, lane, invitation)
-        if taken is None or taken.status != "batch" or not taken.sizes:
-            return 0
-        try:
-            return self._sender.accept(taken.nonce, taken.sizes, self.store.fetch(taken), meanwhile)
-        except redis.exceptions.RedisError as error:
-            log.warning("fetch: Redis went away: %s; what was not fetched is given back", error)
-            return 0
-
-    def _take(self, count: int, lane: Lane, invitation: str) -> Taken | None:
-        nonce = new_nonce()
-        while True:
-            try:
-                taken = self.store.take(self.name, nonce, count, lane, invitation)
-            except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
-                # The answer may have been lost, not the call: the same nonce gets the same batch,
-                # and if nobody asked again it would wait for its lease to run out.
-                self._outage.note(error)
-            except redis.exceptions.RedisError as error:
-                log.warning("take: Redis refuses: %s", error)
-                return None
+        Waits for ``run`` to have begun. Raises ConfigError (a secret is missing, a key cannot
+        change) and RedisError: everything goes on as before then.
+        """
+        while not self._started.wait(_LOOK_S):
+            if self.stopping.is_set():
+                return "it is stopping"
+        with self._changing:
+            if self.stopping.is_set():
+                return "it is stopping"
+            before = self.engine.destination
+            check_destination(before, destination)
+            profile = build(destination, self._environ)
+            same = recipe_of(destination, self._environ) == self.engine.recipe
+            # Built before anything is touched: what is wrong with it is found now.
+            engine = None if same else self._make_engine(destination)
+            republish(self.store, before, destination)
+            if engine is None:
+                self.engine.replace_profile(destination, profile)
             else:
-                self._outage.over()
-                return taken
-            if self.stopping.wait(_TAKE_AGAIN_S):
-                return None
+                self._replace_engine(engine)
+        keys = ", ".join(changed(before, destination)) or "no key"
+        how = "for the next request" if engine is None else "with new connections"
+        return f"{keys} changed, secrets were read anew; {how}"
+
+    def _replace_engine(self, new: Engine) -> None:
+        old = self.engine
+        old.stopping.set()
+        with self._taking:
+            # Beats go on meanwhile: what is on the wire keeps its lease.
+            old.await_quiet(self.stopping)
+            lost = old.stop()
+            if lost:
+                log.error("reloaded with %d outcomes unsettled: their leases run out", lost)
+            if old.pool.open_connections:
+                # A thread that outlived every deadline. No more may be opened beside it.
+                log.error("a request does not end: stopping, to be started again with all new")
+                self.stopping.set()
+                return
+
+            def exchange() -> None:
+                self._past.update(old.totals())
+                self.engine = new
+
+            self._heartbeat.take_over(new.pool, new.sender, exchange)
+            new.start()
+        old.close()
+        if self.stopping.is_set():
+            new.stopping.set()
+        try:
+            self._heartbeat.run_once()
+        except redis.exceptions.RedisError as error:
+            log.warning("reload: connections come with the next heartbeat: %s", error)
+        self._rq.nudge()
 
     # -- wiring -----------------------------------------------------------------------------
 
-    def _make_pool(self) -> ConnectionPool:
-        d = self.destination
-        connectors: list[Connector] = [
-            WatchedConnector(
-                self._network,
-                url,
-                connect_timeout_s=d.connect_timeout_s,
-                read_timeout_s=d.read_timeout_s,
-                ca_file=d.ca_file,
-            )
-            for url in d.urls
-        ]
-        retirement = Retirement(
-            d.connection_max_age_s, d.connection_max_requests, d.connection_idle_s
-        )
-        return ConnectionPool(
-            connectors,
-            retirement,
-            clock=self._clock.monotonic_s,
-            rand=random.random,
-            on_health=self._tell_health,
-        )
-
-    def _tell_health(self, number: int, healthy: bool) -> None:
-        url = self._shown_urls[number]
-        if healthy:
-            log.info("%s answers again: used again", url, extra={"event": "url_back", "cause": url})
-        else:
-            log.warning(
-                "%s fails: left to the destination's other URLs, and probed now and then",
-                url,
-                extra={"event": "url_left", "cause": url},
-            )
-
-    def _make_sender(self) -> Sender:
-        d = self.destination
-        adapter = GatedAdapter(
-            self._pool,
-            self._watchdog,
-            total_timeout_s=d.total_timeout_s,
-            monotonic_s=self._clock.monotonic_s,
-            elapsed_s=self._clock.elapsed_s,
+    def _make_engine(self, destination: Destination) -> Engine:
+        return Engine(
+            destination,
+            self._environ,
+            self.store,
+            worker=self.name,
+            clock=self._clock,
             trace=self._trace,
         )
 
-        exchange = Exchange(self.store, Pinned(self._client), self._clock.elapsed_s)
-
-        def make_delivery(settler: Settler) -> Delivery:
-            return Delivery(
-                self._profile,
-                Route(d.urls[0], d.id_header),
-                adapter,
-                WireGate(exchange, settler, self._clock, self.stopping),
-                worker=self.name,
-                clock=self._clock,
-                rand=random.random,
-            )
-
-        def settler_of(settled: Callable[[Sequence[Settlement]], None]) -> Settler:
-            return Settler(self.store, settled)
-
-        return Sender(
-            d.effective_connections,
-            PendingQueue(max(1, ceil(d.rate * QUEUE_S))),
-            self._pool,
-            make_delivery,
-            settler_of,
-            clock=self._clock,
-            total_timeout_s=d.total_timeout_s,
-            stopping=self.stopping,
-        )
+    def _totals(self) -> Mapping[str, int]:
+        return self._past + Counter(self.engine.totals())
 
     def _facts(self) -> Mapping[str, Any]:
+        destination = self.engine.destination
         return {
             **identity(),
+            "config": destination.digest(),
+            "config_stale": self._standing.look(self.store, destination),
             "version": __version__,
             "run_id": self._facts_pin.current_run_id(),
             "memory_bytes": memory_bytes(),
-            "connections": self._pool.open_connections,
-            **self._network.facts(),
-            **self._sender.counts(),
-            **self._route_facts(),
+            **self.engine.facts(),
         }
-
-    def _route_facts(self) -> Mapping[str, Any]:
-        """``routes``: each URL as this process finds it; nothing where there is only one."""
-        found = self._pool.route_facts()
-        if not found:
-            return {}
-        shown = zip(self._shown_urls, found, strict=True)
-        return {"routes": [{"url": url, **facts} for url, facts in shown]}
-
-    def _totals(self) -> Mapping[str, int]:
-        self._network.look()
-        return {**self._pool.counts, "retransmits": self._network.retransmits}
 
 
 def _open_trace(path: Path | None, id_header: str) -> WireTrace | None:

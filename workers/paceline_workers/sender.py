@@ -20,10 +20,13 @@ from dataclasses import dataclass
 from math import ceil
 from typing import Any
 
+from redis.exceptions import RedisError
+
 from paceline.answers import Leased, Settlement
 from paceline.clock import Clock
 from paceline_workers.delivery import Delivery
 from paceline_workers.gate import CalledOff
+from paceline_workers.merger import Merger
 from paceline_workers.pending import PendingQueue
 from paceline_workers.settler import Settler
 from paceline_workers.tenancy import Returns, Tenancy
@@ -63,7 +66,8 @@ class Sender:
     """Threads between the outbox and the wire.
 
     ``make_delivery(settler)`` is called once in each thread. ``total_timeout_s`` bounds one
-    request, for the judgement of which batches are stuck.
+    request, for the judgement of which batches are stuck. ``members`` gives the ids in a merged
+    request.
     """
 
     def __init__(
@@ -77,6 +81,8 @@ class Sender:
         clock: Clock,
         total_timeout_s: float,
         stopping: threading.Event,
+        merger_of: Callable[[Sender], Merger] | None = None,
+        members: Callable[[str], Sequence[str]] = lambda _: (),
     ) -> None:
         self._queue = queue
         self._pool = pool
@@ -92,6 +98,9 @@ class Sender:
         self._batches: dict[str, set[str]] = {}  # ids not settled yet, by nonce
         self._lock = threading.Lock()
         self.settler = settler_of(self._on_settled)
+        #: Where many messages go in one request: stands between what is taken and the queue.
+        self.merger = None if merger_of is None else merger_of(self)
+        self._members = members
         self._desks = [_Desk() for _ in range(threads)]
         self._threads = [
             threading.Thread(target=self._run, args=(desk,), name=f"sender-{n}", daemon=True)
@@ -101,6 +110,8 @@ class Sender:
     def start(self) -> None:
         """Starts the settler and the threads."""
         self.settler.start()
+        if self.merger is not None:
+            self.merger.start()
         for thread in self._threads:
             thread.start()
 
@@ -129,25 +140,40 @@ class Sender:
         no room: the batch of a slow destination may take long.
         """
         missing = dict.fromkeys(ids)
-        with self._lock:
-            self._batches[nonce] = set(missing)
+        self.adopt(nonce, missing)
         accepted = 0
         try:
             for leased in messages:
                 del missing[leased.id]
-                if self._hand_over(leased, meanwhile):
+                if self.hand_over(leased, meanwhile):
                     accepted += 1
                 else:
-                    self._give_back(leased.id, nonce)
+                    self.give_back(leased.id, nonce)
         except BaseException:
             for message_id in missing:
-                self._give_back(message_id, nonce)
+                self.give_back(message_id, nonce)
             raise
         for message_id in missing:
             self._drop_from_batch(nonce, message_id)
         return accepted
 
-    def _hand_over(self, leased: Leased, meanwhile: Callable[[], object]) -> bool:
+    def adopt(self, nonce: str, ids: Iterable[str]) -> None:
+        """These are held under ``nonce``: its lease is renewed until all of them are settled."""
+        with self._lock:
+            self._batches.setdefault(nonce, set()).update(ids)
+
+    def release(self, nonce: str, ids: Iterable[str]) -> None:
+        """These are not held under it any more."""
+        with self._lock:
+            held = self._batches.get(nonce)
+            if held is not None:
+                held.difference_update(ids)
+                if not held:
+                    del self._batches[nonce]
+
+    def hand_over(self, leased: Leased, meanwhile: Callable[[], object]) -> bool:
+        """Puts one message, or one merged request, into the queue, once there is room. False where
+        it is to be given back: the destination has closed, or the worker stops."""
         if leased.head.priority == "high":
             self._expect_high()
         while self.is_open():
@@ -162,6 +188,12 @@ class Sender:
                 self._make_room()
         return False
 
+    def hand_over_now(self, leased: Leased) -> None:
+        """The same, whether there is room or not: of what a sender thread has taken apart itself.
+        Given back where the destination has closed."""
+        if not (self.is_open() and self._queue.put_beyond(leased)):
+            self.give_back(leased.id, leased.nonce)
+
     def _may_return(self, wanted: int) -> int:
         """What goes back has had its tenant's turn: of what is taken next, others are the first."""
         return self._returns.up_to(wanted, RETURNS_TIMES * self._queue.capacity / QUEUE_S)
@@ -171,7 +203,7 @@ class Sender:
         surplus = self._queue.surplus()
         if surplus:
             for leased in self._queue.take_out(self._may_return(surplus)):
-                self._give_back(leased.id, leased.nonce)
+                self.give_back(leased.id, leased.nonce)
 
     def _expect_high(self) -> None:
         """Where one came, more will: until they do, a connection is kept free for them."""
@@ -243,6 +275,7 @@ class Sender:
         carried = sum(desk.delivery.carried for desk in self._desks if desk.delivery is not None)
         return {
             "queued": len(self._queue),
+            **({"merging": len(self.merger)} if self.merger is not None else {}),
             "in_flight": sum(desk.begun_s is not None for desk in self._desks),
             "unsettled": len(self.settler) + carried,
             **({"slow_tenants": slow} if (slow := self._queue.slow_tenants()) else {}),
@@ -289,11 +322,11 @@ class Sender:
         try:
             settlement = delivery.deliver(leased, on_wire)
         except CalledOff as off:
-            self._give_back(leased.id, leased.nonce)
+            self.give_back(leased.id, leased.nonce)
             if off.verdict == "closed":
                 self._close_for(off.reopens_s, off.what)
         except NoRoom:
-            self._give_back(leased.id, leased.nonce)
+            self.give_back(leased.id, leased.nonce)
         except Exception as error:
             log.exception("message %s: delivery failed unexpectedly", leased.id)
             self._settle_defect(delivery, leased, error, wrote=desk.begun_s is not None)
@@ -302,12 +335,33 @@ class Sender:
                 self._drop_from_batch(leased.nonce, leased.id)
             else:
                 delivery.carry(settlement)
+                if settlement.action in ("split", "opened"):
+                    delivery.flush()
+                    self._take_apart(leased, delivery, settlement.action)
                 if settlement.action in ("throttled", "quota", "held"):
                     # The gate closes when this is settled; what would begin until then need not.
                     delivery.flush()
                     self._close_for(settlement.delay_s or None, settlement.why)
         finally:
             desk.begun_s = None
+
+    def _take_apart(self, leased: Leased, delivery: Delivery, action: str) -> None:
+        """A merged request whose members are held one by one again, Redis has accepted that."""
+        if action == "split" and self.merger is not None:
+            self.merger.halve(leased)
+            return
+        try:
+            members = self._members(leased.id[1:])
+        except RedisError as error:
+            log.warning("request %s: its members: %s; their leases run out", leased.id, error)
+            return
+        self.adopt(leased.nonce, members)
+        if action == "split":
+            for message_id in members:
+                self.give_back(message_id, leased.nonce)
+        else:
+            for settlement in delivery.each(leased, members):
+                self.settler.put(settlement)
 
     def _settle_defect(
         self, delivery: Delivery, leased: Leased, error: Exception, *, wrote: bool
@@ -325,13 +379,16 @@ class Sender:
     def _close_for(self, reopens_s: float | None, what: str) -> None:
         wait_s = _LOOK_AGAIN_S if reopens_s is None else min(reopens_s, _LOOK_AGAIN_S)
         self._closed_until_s = self._clock.monotonic_s() + wait_s
+        if self.merger is not None:
+            self.merger.wake()
         waiting = self._queue.drain()
         for leased in waiting:
-            self._give_back(leased.id, leased.nonce)
+            self.give_back(leased.id, leased.nonce)
         if waiting:
             log.info("destination closed (%s): gave %d messages back", what, len(waiting))
 
-    def _give_back(self, message_id: str, nonce: str) -> None:
+    def give_back(self, message_id: str, nonce: str) -> None:
+        """Unsent and untouched, to its place."""
         self.settler.put(Settlement(id=message_id, nonce=nonce, action="back"))
 
     def _on_settled(self, settlements: Sequence[Settlement]) -> None:
@@ -356,10 +413,12 @@ class Sender:
         end_s = self._clock.monotonic_s() + grace_s
         self._queue.close()
         for leased in self._queue.drain():
-            self._give_back(leased.id, leased.nonce)
+            self.give_back(leased.id, leased.nonce)
+        if self.merger is not None:
+            self.merger.join(max(0.0, end_s - self._clock.monotonic_s()))
         for thread in self._threads:
             thread.join(max(0.0, end_s - self._clock.monotonic_s()))
         for leased in self._queue.drain():
-            self._give_back(leased.id, leased.nonce)
+            self.give_back(leased.id, leased.nonce)
         self._pool.close()
         return self.settler.close(max(1.0, end_s - self._clock.monotonic_s()))

@@ -210,9 +210,14 @@ def start_logging(setup: Setup, *, verbose: bool = False) -> None:
     password = url and url_password(url)
     if password:
         logs.veil().hide(password)
+    hide_secrets(setup)
+    logs.start(sys.stderr, logging.DEBUG if verbose else logging.INFO)
+
+
+def hide_secrets(setup: Setup) -> None:
+    """Those that the file itself holds are not shown in the logs from here on."""
     for destination in setup.settings.destinations.values():
         _hide_secrets(destination, {}, ("value",))
-    logs.start(sys.stderr, logging.DEBUG if verbose else logging.INFO)
 
 
 def log_as_worker(destination: Destination, worker: str, environ: Mapping[str, str]) -> None:
@@ -237,6 +242,8 @@ def _hide_secrets(
     veil = logs.veil()
     if password := value(destination.password):
         veil.hide_login(value(destination.username), password)
+    if password := value(destination.proxy_password):
+        veil.hide_login(value(destination.proxy_username), password)
     veil.hide(*(v for secret in destination.headers.values() if (v := value(secret))))
 
 

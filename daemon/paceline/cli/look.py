@@ -169,6 +169,8 @@ def status_text(census: Census, rates: Rates | None = None) -> str:
         at = f" on {host}" if host else ""
         held = explain.held_words(worker)
         lines.append(f"    {worker.id}{at}: {count_of(worker.slots, 'connection')}{held}, {state}")
+        if worker.facts.get("config_stale"):
+            lines.append("      lives by an older configuration: reload it (SIGHUP)")
         lines += [f"      {words}" for words in explain.route_words(worker)]
     return "\n".join(lines)
 
@@ -272,6 +274,8 @@ def _message_text(found: Status, why: str, now: float) -> str:
         labels += [f"campaign {found.campaign}"] if found.campaign else []
         lines.append(f"  as          {', '.join(labels)}; {found.payload_bytes:,} bytes")
         lines.append(f"  attempts    {found.attempts} begun, {found.tries} charged")
+        if found.request:
+            lines.append(f"  request     {found.request}, merged with others")
     if found.provider_id and found.state != "moved":
         lines.append(f"  provider id {found.provider_id}")
     if found.cancel_asked:
@@ -292,6 +296,9 @@ def attempt_line(attempt: Mapping[str, Any]) -> str:
         parts.append(in_words(float(attempt["latency_ms"]) / 1e3))
     if attempt.get("worker"):
         parts.append(f"by {attempt['worker']}")
+    if attempt.get("members"):
+        others = int(attempt["members"]) - 1
+        parts.append(f"in request {attempt.get('request')} with {others:,} others")
     return "  ".join(parts)
 
 

@@ -19,18 +19,21 @@ import redis.exceptions
 
 from paceline.cli.common import (
     Setup,
+    hide_secrets,
     log_as_worker,
     need_destinations,
     redis_errors,
     setup_options,
     start_logging,
 )
+from paceline.cli.hangup import Hangup
 from paceline.connect import connect
 from paceline.embedded import EmbeddedServer, EmbeddedServerError, attached_url
 from paceline.errors import ConfigError, ConfigProblem, RedisUnavailable, UnknownDestination
 from paceline.exporter.server import MetricsServer
 from paceline.listen import MEND as LISTEN_MEND
 from paceline.listen import Listen, parse_listen
+from paceline.reloading import check_destination
 from paceline.service import DaemonService, Part
 from paceline.settings import Destination
 from paceline.supervisor import PARENT_VARIABLE, Child, Supervisor, watch_parent
@@ -90,7 +93,8 @@ def up(setup: Setup, workers: int, listen: str | None, verbose: bool) -> int:
     """Run everything on this machine: daemon, workers, and Redis if none is configured.
 
     Ctrl-C or SIGTERM stops in order: workers finish what is on the wire, then the daemon, then the
-    embedded server. A process that ends is started again.
+    embedded server. A process that ends is started again. SIGHUP: configuration and secrets are
+    read again, by all of them.
     """
     start_logging(setup, verbose=verbose)
     need_destinations(setup)
@@ -111,6 +115,7 @@ def up(setup: Setup, workers: int, listen: str | None, verbose: bool) -> int:
                 f"worker {name} {number + 1}",
                 [*base, "worker", name, *config],
                 _stop_s(destination) + 5.0,
+                about=name,
             )
             for name, destination in setup.settings.destinations.items()
             for number in range(workers)
@@ -119,6 +124,8 @@ def up(setup: Setup, workers: int, listen: str | None, verbose: bool) -> int:
     ]
     supervisor = Supervisor(groups, {**os.environ, "PACELINE_REDIS_URL": url})
     _on_signals(supervisor.stopping.set)
+    hangup = Hangup(setup, supervisor.stopping.set)
+    hangup.serve(lambda fresh: _pass_on(setup, fresh, supervisor))
     try:
         if server is not None:
             _keep_alive(server, supervisor.stopping)
@@ -127,6 +134,22 @@ def up(setup: Setup, workers: int, listen: str | None, verbose: bool) -> int:
         if server is not None:
             server.stop()
     return 0
+
+
+def _pass_on(setup: Setup, fresh: Setup, supervisor: Supervisor) -> str:
+    """Children read the file themselves; one that is of no use is refused here, once."""
+    before, now = setup.settings.destinations, fresh.settings.destinations
+    if before.keys() != now.keys():
+        names = ", ".join(sorted(before.keys() ^ now.keys()))
+        mend = "Take it back, or restart: workers are started for each destination at the start"
+        why = f"{names}: came or went, which needs a restart"
+        raise ConfigError([ConfigProblem("destinations", why, mend)], source=str(fresh.source))
+    for name, destination in now.items():
+        check_destination(before[name], destination)
+    for child in supervisor.children:
+        if child.about:
+            child.grace_s = _stop_s(now[child.about]) + 5.0
+    return f"passed on to {supervisor.send(signal.SIGHUP)} processes"
 
 
 def _keep_alive(server: EmbeddedServer, stopping: threading.Event) -> None:
@@ -169,7 +192,7 @@ taken, the exit code is 2; where it is the default and taken, it is tried again 
 def daemon(setup: Setup, listen: str | None, wait_s: float, verbose: bool) -> int:
     """Run scheduler, reaper and exporter of all destinations.
 
-    Several daemons may run at once.
+    Several daemons may run at once. SIGHUP: the configuration is read again.
     """
     where = _where(setup, listen)
     # Under a supervisor sending must not end, now or at the next start, for the metrics' sake.
@@ -201,6 +224,7 @@ def exporter(setup: Setup, listen: str | None, verbose: bool) -> int:
     service = _exporter(setup, where, insist=True)
     stopping = threading.Event()
     _on_signals(stopping.set)
+    Hangup(setup, stopping.set).serve(lambda _: "nothing that the exporter lives by can change")
     watch_parent(os.environ, stopping)
     service.start()
     stopping.wait()
@@ -261,15 +285,23 @@ def _serve(
     service = DaemonService(client, list(setup.settings.destinations.values()), parts, metrics)
     service.expose()
     _on_signals(service.stopping.set)
+    hangup = Hangup(setup, service.stopping.set)
     watch_parent(os.environ, service.stopping)
     _until_redis(client, wait_s, service.stopping)
     if not service.stopping.is_set():
         with redis_errors():
             service.start()
+        hangup.serve(lambda fresh: _reload_service(fresh, service))
         service.stopping.wait()
     service.stop()
     client.close()
     return 0
+
+
+def _reload_service(fresh: Setup, service: DaemonService) -> str:
+    need_destinations(fresh)
+    hide_secrets(fresh)
+    return service.reload(list(fresh.settings.destinations.values()))
 
 
 @click.command()
@@ -295,7 +327,8 @@ def worker(
 ) -> int:
     """Run one worker process for DESTINATION (which may be left out where there is only one).
 
-    SIGTERM: takes no more, finishes what is on the wire, gives the rest back untouched.
+    SIGTERM: takes no more, finishes what is on the wire, gives the rest back untouched. SIGHUP:
+    reads configuration and secrets again.
     """
     start_logging(setup, verbose=verbose)
     need_destinations(setup)
@@ -305,6 +338,13 @@ def worker(
     runtime = runtime_class(chosen, url, os.environ, name=name, trace_wire=trace_wire)
     log_as_worker(chosen, runtime.name, os.environ)
     _on_signals(runtime.stop)
+
+    def reload(fresh: Setup) -> str:
+        found = fresh.destination(chosen.name)
+        log_as_worker(found, runtime.name, os.environ)
+        return str(runtime.reload(found))
+
+    Hangup(setup, runtime.stop).serve(reload)
     watch_parent(os.environ, runtime.stopping)
     client = connect(url, name="paceline-worker-start")
     _until_redis(client, wait_s, runtime.stopping)

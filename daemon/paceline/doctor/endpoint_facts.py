@@ -20,6 +20,7 @@ class AddressFacts:
 
     connect_s    how long TCP took, None where it failed
     trouble      why, in the system's words
+    refused      why the proxy opened no way to the provider, in its words
     tls_s        how long the handshake took, None where there was none or it failed
     tls_trouble  why, in the TLS library's words
     tls_code     OpenSSL's number of what is wrong with the certificate, 0 for none
@@ -28,6 +29,7 @@ class AddressFacts:
     address: str
     connect_s: float | None = None
     trouble: str = ""
+    refused: str = ""
     tls_s: float | None = None
     tls_version: str = ""
     tls_trouble: str = ""
@@ -38,12 +40,18 @@ class AddressFacts:
 @dataclass(frozen=True, slots=True, kw_only=True)
 class EndpointFacts:
     """One URL. ``trouble`` where not even its name could be resolved; ``unfinished`` where the
-    time was up before all was known."""
+    time was up before all was known.
+
+    proxy  host:port of the proxy on the way there, "" for none; name, addresses and connects are
+           the proxy's then, for the provider's are its to find
+    """
 
     host: str
     port: int
     tls: bool
     loopback: bool
+    proxy: str = ""
+    proxy_host: str = ""
     resolve_s: float | None = None
     trouble: str = ""
     ca_trouble: str = ""

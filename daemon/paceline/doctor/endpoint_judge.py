@@ -55,37 +55,47 @@ def _judge(
             "Look at this machine's DNS, and at the firewall",
         )
         return
+    host = facts.proxy_host or facts.host
     if facts.trouble:
         yield said(
             "name",
             "fail",
-            f"{facts.host} cannot be resolved: {facts.trouble}",
-            "Look at the URL, and at this machine's DNS",
+            f"{host} cannot be resolved: {facts.trouble}",
+            f"Look at the {'proxy' if facts.proxy else 'URL'}, and at this machine's DNS",
         )
         return
     addresses = [address.address for address in facts.addresses]
-    if addresses != [facts.host]:
+    if addresses != [host]:
         shown = ", ".join(addresses)
-        yield said("name", "ok", f"{facts.host} is {shown} ({_ms(facts.resolve_s)})")
+        yield said("name", "ok", f"{host} is {shown} ({_ms(facts.resolve_s)})")
     yield from _reach(group, facts)
     for address in facts.addresses:
-        if facts.tls and address.connect_s is not None and not facts.ca_trouble:
+        if address.refused:
+            yield said(
+                "proxy",
+                "fail",
+                f"{at}: no way through the proxy at {_where(address, facts)}: {address.refused}",
+                "Look at proxy_username and proxy_password, and at what the proxy lets through",
+            )
+        elif facts.tls and address.connect_s is not None and not facts.ca_trouble:
             yield _tls(group, address, facts, now_s, has_ca_file)
 
 
 def _reach(group: str, facts: EndpointFacts) -> Iterator[Finding]:
     reached = [a for a in facts.addresses if a.connect_s is not None]
+    peer = "proxy" if facts.proxy else "provider"
+    way = f" (the proxy to {facts.host}:{facts.port})" if facts.proxy else ""
     for address in facts.addresses:
         where = _where(address, facts)
         if address.connect_s is not None:
-            text = f"{where} connects in {_ms(address.connect_s)}"
+            text = f"{where}{way} connects in {_ms(address.connect_s)}"
             yield Finding(group, "connect", "ok", text)
         elif reached:
             yield Finding(
                 group,
                 "connect",
                 "warn",
-                f"{where}: {address.trouble}",
+                f"{where}{way}: {address.trouble}",
                 "Other addresses answer: connections begun with this one take longer",
             )
         else:
@@ -93,15 +103,15 @@ def _reach(group: str, facts: EndpointFacts) -> Iterator[Finding]:
                 group,
                 "connect",
                 "fail",
-                f"{where}: {address.trouble}",
-                "Look at the port, the firewall, and whether the provider is up",
+                f"{where}{way}: {address.trouble}",
+                f"Look at the port, the firewall, and whether the {peer} is up",
             )
 
 
 def _tls(
     group: str, address: AddressFacts, facts: EndpointFacts, now_s: float, has_ca_file: bool
 ) -> Finding:
-    where = _where(address, facts)
+    where = f"{facts.host}:{facts.port}" if facts.proxy else _where(address, facts)
     certificate = address.certificate
     if certificate is None:
         what = "certificate" if address.tls_code else "tls"
@@ -126,7 +136,8 @@ def _tls(
 
 def _where(address: AddressFacts, facts: EndpointFacts) -> str:
     shown = f"[{address.address}]" if ":" in address.address else address.address
-    return f"{shown}:{facts.port}"
+    port = facts.proxy.rpartition(":")[2] if facts.proxy else facts.port
+    return f"{shown}:{port}"
 
 
 def _ms(seconds: float | None) -> str:

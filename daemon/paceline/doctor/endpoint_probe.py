@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from paceline.doctor.endpoint_facts import AddressFacts, Certificate, EndpointFacts
+from paceline.proxy import Proxy, ProxyRefused, open_tunnel
 
 #: Of a name with very many addresses these are tried.
 MOST_ADDRESSES = 8
@@ -23,6 +24,7 @@ def probe_all(
     *,
     connect_timeout_s: float,
     ca_file: str | None,
+    proxy: Proxy | None = None,
     within_s: float = WITHIN_S,
 ) -> list[EndpointFacts]:
     """The facts of each URL, side by side, within ``within_s`` seconds: the system's resolver knows
@@ -30,7 +32,9 @@ def probe_all(
     found: dict[int, EndpointFacts] = {}
     threads = [
         threading.Thread(
-            target=lambda at, url: found.__setitem__(at, probe(url, connect_timeout_s, ca_file)),
+            target=lambda at, url: found.__setitem__(
+                at, probe(url, connect_timeout_s, ca_file, proxy)
+            ),
             args=(at, url),
             daemon=True,
         )
@@ -41,10 +45,12 @@ def probe_all(
     end_s = time.monotonic() + within_s
     for thread in threads:
         thread.join(max(0.0, end_s - time.monotonic()))
-    return [found.get(at) or replace(_blank(url), unfinished=True) for at, url in enumerate(urls)]
+    return [
+        found.get(at) or replace(_blank(url, proxy), unfinished=True) for at, url in enumerate(urls)
+    ]
 
 
-def _blank(url: str) -> EndpointFacts:
+def _blank(url: str, proxy: Proxy | None) -> EndpointFacts:
     parts = urlsplit(url)
     tls = parts.scheme == "https"
     host = parts.hostname or ""
@@ -53,12 +59,17 @@ def _blank(url: str) -> EndpointFacts:
         port=parts.port or (443 if tls else 80),
         tls=tls,
         loopback=host in ("localhost", "127.0.0.1", "::1"),
+        proxy="" if proxy is None else proxy.shown,
+        proxy_host="" if proxy is None else proxy.host,
     )
 
 
-def probe(url: str, connect_timeout_s: float, ca_file: str | None) -> EndpointFacts:
-    """Name, every address, handshake. Never raises for the network."""
-    facts = _blank(url)
+def probe(
+    url: str, connect_timeout_s: float, ca_file: str | None, proxy: Proxy | None = None
+) -> EndpointFacts:
+    """Name, every address, handshake; through a proxy: its name and addresses, and the way through
+    it. Never raises for the network."""
+    facts = _blank(url, proxy)
     context: ssl.SSLContext | None = None
     if facts.tls:
         try:
@@ -68,8 +79,9 @@ def probe(url: str, connect_timeout_s: float, ca_file: str | None) -> EndpointFa
         except OSError as error:  # SSLError is one: a file without a certificate
             facts = replace(facts, ca_trouble=f"{ca_file}: {error.strerror or error}")
     began_s = time.perf_counter()
+    host, port = (proxy.host, proxy.port) if proxy is not None else (facts.host, facts.port)
     try:
-        found = socket.getaddrinfo(facts.host, facts.port, type=socket.SOCK_STREAM)
+        found = socket.getaddrinfo(host, port, type=socket.SOCK_STREAM)
     except (OSError, UnicodeError) as error:
         return replace(facts, trouble=getattr(error, "strerror", None) or str(error))
     resolve_s = time.perf_counter() - began_s
@@ -78,14 +90,19 @@ def probe(url: str, connect_timeout_s: float, ca_file: str | None) -> EndpointFa
         facts,
         resolve_s=resolve_s,
         addresses=tuple(
-            _try(int(family), address, facts.host, connect_timeout_s, context)
+            _try(int(family), address, facts, connect_timeout_s, context, proxy)
             for family, address in where[:MOST_ADDRESSES]
         ),
     )
 
 
 def _try(
-    family: int, where: Any, host: str, timeout_s: float, context: ssl.SSLContext | None
+    family: int,
+    where: Any,
+    endpoint: EndpointFacts,
+    timeout_s: float,
+    context: ssl.SSLContext | None,
+    proxy: Proxy | None,
 ) -> AddressFacts:
     facts = AddressFacts(address=str(where[0]))
     try:
@@ -102,7 +119,13 @@ def _try(
         except OSError as error:
             return replace(facts, trouble=error.strerror or str(error))
         facts = replace(facts, connect_s=time.perf_counter() - began_s)
-        return facts if context is None else _shake_hands(facts, sock, host, context)
+        if proxy is not None and endpoint.tls:
+            try:
+                open_tunnel(sock, proxy, endpoint.host, endpoint.port, within_s=timeout_s)
+                sock.settimeout(timeout_s)
+            except (ProxyRefused, OSError, UnicodeError) as error:
+                return replace(facts, refused=str(error))
+        return facts if context is None else _shake_hands(facts, sock, endpoint.host, context)
 
 
 def _shake_hands(

@@ -35,7 +35,7 @@ def configuration(source: Path | None, settings: Settings | None) -> Iterator[Fi
         secret.key
         for destination in settings.destinations.values()
         for name, secret in secrets_of(destination)
-        if secret.source == "value" and name != "username"
+        if secret.source == "value" and name not in ("username", "proxy_username")
     ]
     if written and others_may_read(source):
         yield Finding(
@@ -64,6 +64,8 @@ def problems(source: str, found: Iterable[ConfigProblem]) -> list[Finding]:
 def secrets_of(destination: Destination) -> list[tuple[str, Secret]]:
     """(what it is, where it is)."""
     found = [("username", destination.username), ("password", destination.password)]
+    found += [("proxy_username", destination.proxy_username)]
+    found += [("proxy_password", destination.proxy_password)]
     found += [(f"header {name}", secret) for name, secret in destination.headers.items()]
     return [(name, secret) for name, secret in found if secret is not None]
 

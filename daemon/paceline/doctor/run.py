@@ -23,9 +23,10 @@ from paceline.doctor import (
 )
 from paceline.doctor.finding import REDIS, Finding, destination_group
 from paceline.doctor.redis_facts import RedisFacts
-from paceline.errors import ConfigProblem, UnknownDestination
+from paceline.errors import ConfigError, ConfigProblem, UnknownDestination
 from paceline.log_veil import redact
 from paceline.outbox import OutboxStore, known_destinations
+from paceline.proxy import proxy_of
 from paceline.scripts import LIBRARY_VERSION
 from paceline.settings import Destination, Settings
 from paceline.shared_config import differences
@@ -72,7 +73,7 @@ def examine(patient: Patient, names: Sequence[str]) -> Diagnosis:
     mine = [configured[name] for name in chosen if name in configured]
     # Providers and Redis at once: a time-out of one is not added to the others'.
     with ThreadPoolExecutor(max_workers=1 + len(mine)) as pool:
-        endpoints = {d.name: pool.submit(_endpoints, d) for d in mine}
+        endpoints = {d.name: pool.submit(_endpoints, d, patient.variables) for d in mine}
         facts = _redis(patient, chosen)
         findings = [*_here(patient, mine), *_of_redis(patient, facts)]
         for name in chosen:
@@ -138,11 +139,16 @@ def _outbox(client: redis.Redis, name: str, destination: Destination | None) -> 
     return outbox_judge.judge(census, differs)
 
 
-def _endpoints(destination: Destination) -> list[Finding]:
+def _endpoints(destination: Destination, environ: Mapping[str, str]) -> list[Finding]:
+    try:
+        proxy = proxy_of(destination, environ)
+    except ConfigError:
+        return []  # the finding about its secrets says so
     found = endpoint_probe.probe_all(
         destination.urls,
         connect_timeout_s=min(destination.connect_timeout_s, _MOST_CONNECT_S),
         ca_file=destination.ca_file,
+        proxy=proxy,
     )
     return [
         finding

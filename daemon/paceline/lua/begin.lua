@@ -24,6 +24,7 @@
 --         {'wait', us}: no permit within 250 ms; ask again then
 --         {'closed', what, us or -1, why}: paused or held: give the message back or wait
 --         {'gone', what}: not this batch's message (any more): cancelled, expired, fenced
+-- A merged request is asked for like a message, by +<id>.
 local AHEAD_US = 250000
 T = KEYS[1]
 local now, run = clock(ARGV[1]), ARGV[2]
@@ -71,7 +72,7 @@ end
 
 local function ask(id, nonce, size)
   local m = read(id)
-  if not m or m.nonce ~= nonce or (m.state ~= 'L' and m.state ~= 'B') then
+  if not m or not held(m, nonce) then
     return {'gone', 'fenced'}
   end
   if not rate then look() end
@@ -84,7 +85,7 @@ local function ask(id, nonce, size)
     return {'gone', 'cancelled'}
   end
   if is_over(m, now, max_age_us) then
-    expire_message(m, now)
+    expire_message(m, now, max_age_us)
     probe_is_gone(id)
     return {'gone', 'expired'}
   end
@@ -107,6 +108,12 @@ local function ask(id, nonce, size)
   level, changed = level - 1, true
   if byte_level then byte_level = byte_level - size end
   if m.state == 'L' then
+    -- From here on a merged request is judged as a whole: by its newest member, and no expiry takes
+    -- one out of bytes that may have been sent.
+    if m.attempts == 0 and is_request(id) then
+      local newest = struct.unpack('>d', redis.call('GETRANGE', members_key(id), 8, 15))
+      redis.call('SETRANGE', K('m:' .. id), 32, struct.pack('>dd', newest, 0))
+    end
     m.state, m.attempts = 'B', math.min(m.attempts + 1, 65535)
     write(m)
   end

@@ -11,16 +11,32 @@
 --         sizes: dead, parked, scheduled, leased, begun batches..., see below (name, value)
 T = KEYS[1]
 local now = clock(ARGV[1])
+local names, ready, oldest, capped, left = {'high', 'normal', 'bulk'}, 0, nil, {}, {}
+-- A merged request stands in its container as one: what its other members add, by state and priority.
+local more, merged, requests = {}, 0, redis.call('HGETALL', K('q'))
+for i = 1, #requests, 2 do
+  local m, count = read(requests[i]), tonumber(requests[i + 1])
+  if m then
+    local where = m.state
+    if where == 'R' then
+      -- Held, unless it is in its place (held, in lib.lua).
+      where = redis.call('ZSCORE', K('r:' .. m.prio .. ':' .. m.tenant), m.id) and 'R' .. m.prio or 'L'
+    end
+    more[where] = (more[where] or 0) + count - 1
+    merged = merged + count
+  end
+end
+local function more_in(where) return more[where] or 0 end
 local sizes = {'dead', redis.call('ZCARD', K('dead')), 'parked', redis.call('ZCARD', K('parked')),
-  'scheduled', redis.call('ZCARD', K('s'))}
+  'scheduled', redis.call('ZCARD', K('s')) + more_in('W'), 'merged', merged,
+  'merged_requests', #requests / 2}
 local function put(name, value)
   sizes[#sizes + 1] = name
   sizes[#sizes + 1] = value
 end
-local names, ready, oldest, capped, left = {'high', 'normal', 'bulk'}, 0, nil, {}, {}
 --@tenants
 for prio = 0, 2 do
-  local here = 0
+  local here = more_in('R' .. prio)
   for _, tenant in ipairs(redis.call('ZRANGE', K('t:' .. prio), 0, -1)) do
     local place = K('r:' .. prio .. ':' .. tenant)
     local count = redis.call('ZCARD', place)
@@ -38,7 +54,7 @@ for prio = 0, 2 do
   ready = ready + here
 end
 put('ready', ready)
-local leased = 0
+local leased = more_in('L') + more_in('B')
 local nonces = redis.call('ZRANGE', K('batches'), 0, -1)
 for _, nonce in ipairs(nonces) do leased = leased + redis.call('SCARD', K('b:' .. nonce)) end
 put('leased', leased)

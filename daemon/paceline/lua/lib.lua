@@ -8,7 +8,8 @@
 -- One key a message keeps a queued kilobyte cheap; the header changes in place (SETRANGE), so a
 -- state change neither copies the payload nor logs it again.
 --   offset 0  c1  'P'
---          1  c1  state: R ready, W scheduled, L leased, B leased and begun, D dead, K parked
+--          1  c1  state: R ready, W scheduled, L leased, B leased and begun, D dead, K parked. One of
+--                 a destination that merges says R too while it is held or in a request (locate)
 --          2  H   attempts begun (requests that may have reached the wire)
 --          4  H   tries charged
 --          6  c16 nonce of the batch that holds it, or that held it last (the fencing token)
@@ -20,6 +21,8 @@
 -- What stays after the end is a record in the same key, with an expiry:
 --   'p', state (S sent, C cancelled, X expired, T dropped, M moved), nonce c16, time d, SHA-1 of the
 --   payload c20, provider's id.
+-- A merged request is kept in the same form, under an id that begins with '+' (merged.lua), and goes
+-- through the same containers; so whatever counts messages asks `finish` how many ended.
 local HEADER, HEADER_LEN, RECORD_HEAD = '>c1c1HHc16c1c1ddddBBH', 60, 46
 local NO_NONCE = '----------------'
 local T
@@ -115,6 +118,34 @@ local function credit_tenant(m)
   end
 end
 
+-- Held under this nonce. What is merged is taken without a look at it (take), so its header says ready
+-- still, and the batch's set alone says who holds it; from here on the header does, once written.
+local function held(m, nonce)
+  if m.nonce == nonce and (m.state == 'L' or m.state == 'B') then return true end
+  if m.state ~= 'R' or redis.call('SISMEMBER', K('b:' .. nonce), m.id) == 0 then return false end
+  m.state, m.nonce = 'L', nonce
+  return true
+end
+
+-- Where one is that says ready: in its place, or held (L), or in a merged request (Q), whose nonce or id
+-- becomes its nonce. To be asked before one leaves that was not found in a container.
+local function locate(m)
+  if m.state ~= 'R' or redis.call('ZSCORE', K('r:' .. m.prio .. ':' .. m.tenant), m.id) then return m end
+  for _, nonce in ipairs(redis.call('ZRANGE', K('batches'), 0, -1)) do
+    if redis.call('SISMEMBER', K('b:' .. nonce), m.id) == 1 then
+      m.state, m.nonce = 'L', nonce
+      return m
+    end
+  end
+  for _, request in ipairs(redis.call('HKEYS', K('q'))) do
+    if redis.call('SISMEMBER', K('qs:' .. string.sub(request, 2)), m.id) == 1 then
+      m.state, m.nonce = 'Q', string.sub(request, 2)
+      return m
+    end
+  end
+  return m
+end
+
 local function from_ready(m)
   local place = K('r:' .. m.prio .. ':' .. m.tenant)
   redis.call('ZREM', place, m.id)
@@ -152,30 +183,105 @@ local function sha1_raw(hex)
   return (string.gsub(hex, '..', function(h) return string.char(tonumber(h, 16)) end))
 end
 
+local function keep_for()
+  keep_ms = keep_ms or math.floor(tonumber(redis.call('HGET', K('cfg'), 'record_us')) / 1000)
+  return keep_ms
+end
+
+--@merged
+
 -- The end: the payload goes, a record stays for the destination's window. The message must have
--- left its container. `sha` is 20 raw bytes, or nil: then the payload is hashed here.
-local function finish(m, state, now, nonce, sha, provider_id)
+-- left its container. `sha` is 20 raw bytes, or nil: then the payload is hashed here. Returns how
+-- many messages ended: all members of a merged request; `each` is told when they were accepted
+-- (finish_request).
+local function finish(m, state, now, nonce, sha, provider_id, each)
+  if is_request(m.id) then return finish_request(m, state, now, nonce, provider_id, each) end
   local name = K('m:' .. m.id)
   local size = redis.call('STRLEN', name)
   if not sha or #sha ~= 20 then
     sha = sha1_raw(redis.sha1hex(redis.call('GETRANGE', name, m.body_from, -1)))
   end
-  keep_ms = keep_ms or math.floor(tonumber(redis.call('HGET', K('cfg'), 'record_us')) / 1000)
   redis.call('SET', name, 'p' .. state .. nonce .. struct.pack('>d', now) .. sha
-    .. string.sub(provider_id or '', 1, 100), 'PX', keep_ms)
+    .. string.sub(provider_id or '', 1, 100), 'PX', keep_for())
   redis.call('PEXPIRE', K('a:' .. m.id), keep_ms)
   if m.expires > 0 then redis.call('ZREM', K('e'), m.id) end
   bump('bytes', -(size - m.body_from))
+  if each then each(m.at, m.at, m.at, 1) end
+  return 1
+end
+
+-- Out of a merged request, one by one (merged.lua). The request must have left its container.
+local function thaw(m, to, now, json)
+  local count, wakes, leased = 0, false, {}
+  local late = redis.call('EXISTS', late_key(m.id)) == 1
+  each_member(members_of(m.id), function(id)
+    local one = read(id)
+    if not one or one.state ~= 'R' then return end
+    count = count + 1
+    if late and redis.call('SISMEMBER', late_key(m.id), id) == 1 then
+      bump('sent', finish(one, 'S', now, string.sub(m.id, 2)))
+      bump('late_sent')
+      return
+    end
+    one.attempts = math.min(one.attempts + m.attempts, 65535)
+    one.tries = math.max(one.tries, m.tries)
+    if one.flag == 'c' and (to == 'R' or to == 'L') then
+      finish(one, 'C', now, one.nonce)
+      bump('cancelled')
+      return
+    end
+    one.state = to
+    if to == 'R' then
+      wakes = to_ready(one) or wakes
+    elseif to == 'L' or to == 'B' then
+      one.nonce = m.nonce
+      leased[#leased + 1] = id
+    else
+      redis.call('ZADD', K(to == 'D' and 'dead' or 'parked'), now, id)
+      if json and json ~= '' then note_attempt(id, json) end
+    end
+    write(one)
+  end)
+  in_pieces('SADD', K('b:' .. m.nonce), leased)
+  end_request(m, 'Z', now, m.nonce, count, '')
+  if wakes then
+    redis.call('LPUSH', K('wake'), '1')
+    redis.call('LTRIM', K('wake'), 0, 3)
+  end
+  return count
+end
+
+-- Out of a merged request that never began; the others go back to their places, to be merged anew. nil
+-- where it has begun: its bytes are not changed.
+local function out_of_request(m, now)
+  local request = read('+' .. m.nonce)
+  if not request or request.attempts > 0 then return nil end
+  leave(locate(request))
+  thaw(request, 'R', now)
+  return read(m.id)
 end
 
 local function is_over(m, now, max_age_us)
   return (m.expires > 0 and m.expires <= now) or m.at + max_age_us <= now
 end
 
-local function expire_message(m, now)
+-- Of a merged request that never began those that are over end, and the others go back to their places,
+-- to be merged anew.
+local function expire_message(m, now, max_age_us)
   leave(m)
-  finish(m, 'X', now, m.nonce)
-  bump('expired')
+  if not is_request(m.id) or m.attempts > 0 then
+    bump('expired', finish(m, 'X', now, m.nonce))
+    return
+  end
+  local all = members_of(m.id)
+  thaw(m, 'R', now)
+  each_member(all, function(id)
+    local one = read(id)
+    if one and one.state == 'R' and is_over(one, now, max_age_us) then
+      leave(one)
+      bump('expired', finish(one, 'X', now, one.nonce))
+    end
+  end)
 end
 
 -- Requests a second now: as configured or set live, and not above the pace that results allow.

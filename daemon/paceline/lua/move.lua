@@ -5,7 +5,8 @@
 -- the one provider may have taken must not be given to the other.
 --
 -- By priority, then place in the queue. What cannot move (tried before, its id known there, too
--- large) is passed over and stays. A call looks at no more than most + LOOKED messages, and the next
+-- large; where the providers differ, a payload that is no neutral e-mail) is passed over and stays.
+-- A call looks at no more than most + LOOKED messages, and the next
 -- goes on from there: behind an outage thousands may wait that have been tried.
 --
 -- KEYS  {from}, {to}: on one server, which alone makes this atomic
@@ -40,13 +41,13 @@ local g = redis.call('HMGET', K('gate'), 'fb_share', 'fb_to', 'fb_credit', 'fb_c
 local share = g[2] == name_of(TO) and tonumber(g[1] or 0) or 0
 if share <= 0 then return {0, 'share'} end
 if closed(now) == 'paused' then return {0, 'paused'} end
-local cfg = redis.call('HMGET', K('cfg'), 'rate', 'max_age_us')
+local cfg = redis.call('HMGET', K('cfg'), 'rate', 'max_age_us', 'fallback_neutral')
 -- Of the rate that is asked for: the pace is what this provider can bear now, and that is little.
 local flow = rate_of(cfg[1], g[5]) * share / 100
 local passed = math.max(0, now - tonumber(g[4] or now))
 -- Reckoned here, for several daemons may move.
 local credit = math.min(math.max(2, AHEAD_S * flow), tonumber(g[3] or 0) + passed * flow / 1000000)
-local max_age_us, breaker = tonumber(cfg[2]), g[6]
+local max_age_us, breaker, neutral_only = tonumber(cfg[2]), g[6], cfg[3] == '1'
 local left = breaker and ready_here() or nil
 
 local function done(count, why)
@@ -81,18 +82,32 @@ if ahead < 1 then return done(0, 'covered') end
 T = FROM
 local want, moved, bytes = math.min(most, math.floor(credit), room, ahead), {}, 0
 
+-- A neutral e-mail, by how it begins: {"email": {…}}.
+local function is_neutral(m)
+  local head = redis.call('GETRANGE', K('m:' .. m.id), m.body_from, m.body_from + 31)
+  return string.find(head, '^%s*{%s*"email"%s*:%s*{') ~= nil
+end
+
 -- Copied by Redis, not through Lua: a payload is neither read nor logged again. The copy is there
 -- before its message leaves, all within this script; one that is there already is another's.
 local function depart(id)
   local m = read(id)
-  if not m or m.state ~= 'R' or m.attempts > 0 or m.tries > 0 then return end
+  if not m or m.state ~= 'R' or m.attempts > 0 then return end
+  if is_request(id) then
+    -- Never begun: its members may go, each on its own, when they are looked at.
+    leave(m)
+    left = left and left + thaw(m, 'R', now) - 1 or left
+    return
+  end
+  if m.tries > 0 then return end
   if is_over(m, now, max_age_us) then
-    expire_message(m, now)
+    expire_message(m, now, max_age_us)
     left = left and left - 1
     return
   end
   local size = redis.call('STRLEN', K('m:' .. id)) - m.body_from
   if m.at + their_max_age_us <= now or size > max_payload or bytes + size > room_bytes then return end
+  if neutral_only and not is_neutral(m) then return end
   if redis.call('COPY', K('m:' .. id), TO .. ':m:' .. id) == 0 then return end
   leave(m)
   finish(m, 'M', now, m.nonce, nil, name_of(TO))

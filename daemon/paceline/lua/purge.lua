@@ -33,9 +33,9 @@ local count = 0
 for _, id in ipairs(ids) do
   local m = read(id)
   leave(m)
-  finish(m, 'T', now, m.nonce)
-  bump('dropped')
-  count = count + 1
+  local ended = finish(m, 'T', now, m.nonce)
+  bump('dropped', ended)
+  count = count + ended
 end
 write_tally()
 return count

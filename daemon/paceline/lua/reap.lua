@@ -15,7 +15,8 @@ local GAP_US = 2000000
 T = KEYS[1]
 local now, run, most = clock(ARGV[1]), ARGV[2], tonumber(ARGV[4])
 local seen = redis.call('HMGET', K('reap'), 'at', 'run')
-local cfg = redis.call('HMGET', K('cfg'), 'lease_us', 'max_tries', 'retry_first_us', 'on_ambiguous')
+local cfg = redis.call('HMGET', K('cfg'), 'lease_us', 'max_tries', 'retry_first_us', 'on_ambiguous',
+  'merge_ambiguous')
 local lease_us, max_tries = tonumber(cfg[1]), tonumber(cfg[2])
 redis.call('HSET', K('reap'), 'at', now, 'run', run)
 redis.call('ZADD', K('daemons'), now + 5000000, ARGV[3])
@@ -35,28 +36,37 @@ end
 
 local back, ambiguous, wakes = 0, 0, false
 local function reap_begun(m, nonce, worker)
-  ambiguous = ambiguous + 1
-  note_attempt(m.id, cjson.encode({outcome = 'ambiguous', reason = 'lease-expired',
-    worker = worker, at_us = string.format('%.0f', now), nonce = nonce, attempt = m.attempts}))
+  local count, merged = weight_of(m), is_request(m.id)
+  local record = cjson.encode({outcome = 'ambiguous', reason = 'lease-expired',
+    worker = worker, at_us = string.format('%.0f', now), nonce = nonce, attempt = m.attempts})
+  ambiguous = ambiguous + count
+  note_attempt(m.id, record)
   leave(m)
   m.tries = math.min(m.tries + 1, 65535)
   if m.flag == 'c' then
     finish(m, 'C', now, m.nonce)
     bump('cancelled')
     return
-  elseif cfg[4] == 'park' then
-    m.state = 'K'
-    redis.call('ZADD', K('parked'), now, m.id)
-    bump('stopped')
+  end
+  local shelf, counter
+  if (merged and cfg[5] or cfg[4]) == 'park' then
+    shelf, counter = 'K', 'stopped'
   elseif m.tries > max_tries then
-    m.state = 'D'
-    redis.call('ZADD', K('dead'), now, m.id)
-    bump('died')
+    shelf, counter = 'D', 'died'
   else
     to_scheduled(m, now + tonumber(cfg[3]))
-    bump('retried')
+    bump('retried', count)
+    write(m)
+    return
   end
-  write(m)
+  bump(counter, count)
+  if merged then
+    thaw(m, shelf, now, record)
+  else
+    m.state = shelf
+    redis.call('ZADD', K(shelf == 'K' and 'parked' or 'dead'), now, m.id)
+    write(m)
+  end
 end
 
 for _, nonce in ipairs(redis.call('ZRANGEBYSCORE', K('batches'), '-inf', now)) do
@@ -64,16 +74,20 @@ for _, nonce in ipairs(redis.call('ZRANGEBYSCORE', K('batches'), '-inf', now)) d
   local worker = redis.call('HGET', K('bm:' .. nonce), 'worker') or ''
   for _, id in ipairs(redis.call('SMEMBERS', K('b:' .. nonce))) do
     local m = read(id)
-    if not m or m.nonce ~= nonce then
+    if not m or not held(m, nonce) then
       from_batch({id = id, nonce = nonce})
     elseif m.state == 'B' then
       reap_begun(m, nonce, worker)
     else
+      back = back + weight_of(m)
       leave(m)
-      wakes = to_ready(m) or wakes
-      credit_tenant(m)
-      write(m)
-      back = back + 1
+      if is_request(id) and m.attempts == 0 then
+        thaw(m, 'R', now)
+      else
+        wakes = to_ready(m) or wakes
+        credit_tenant(m)
+        write(m)
+      end
     end
   end
 end

@@ -66,13 +66,17 @@ if why then return {0, why, 0} end
 local workers = redis.call('ZCOUNT', K('workers'), '(' .. string.format('%.0f', now), '+inf')
 if workers == 0 then return {0, 'no-worker', 0} end
 
-local cfg = redis.call('HMGET', K('cfg'), 'rate', 'burst')
+local cfg = redis.call('HMGET', K('cfg'), 'rate', 'burst', 'merge_most')
 local g = redis.call('HMGET', K('gate'), 'rel_level', 'rel_at', 'rate_set', 'pace', 'breaker')
 local rate, burst = rate_of(cfg[1], g[3], g[4]), tonumber(cfg[2])
 -- A rate set live brings its own size of batch (settings.default_batch).
 if g[3] then
   largest = math.max(1, math.min(500, burst, math.ceil(math.max(math.min(100, 2 * rate), rate))))
 end
+-- Where many messages go into one request, a batch is at least one full request; rate, burst and window
+-- are in requests.
+local merge = tonumber(cfg[3] or 1)
+largest = math.max(largest, merge)
 -- A batch is sent by the worker that takes it, over that worker's own connections. No more of it
 -- than two seconds of its share of the rate: where each of many workers has one connection, the first
 -- would take a whole second of the rate and send it alone, and the others would wait for work.
@@ -80,14 +84,14 @@ local working = 0
 for _, slots in ipairs(redis.call('HVALS', K('slots'))) do
   if tonumber(slots) > 0 then working = working + 1 end
 end
-local share = math.max(1, math.ceil(2 * rate / math.max(1, working)))
+local share = math.max(1, math.ceil(2 * rate / math.max(1, working))) * merge
 local n = math.min(want, largest, share)
 -- Who is next is settled when a batch is taken: where tenants share, not for long beforehand.
 if redis.call('ZCARD', K('t:1')) > 1 or redis.call('ZCARD', K('t:2')) > 1 then
-  n = math.min(n, math.max(1, math.ceil(rate / 10 / math.max(1, working))))
+  n = math.min(n, math.max(1, math.ceil(rate / 10 / math.max(1, working))) * merge)
 end
 if g[5] then n = 1 end
-local ahead = math.max(2 * workers * largest, math.floor(rate)) - out.high
+local ahead = math.max(2 * workers * largest, math.floor(rate) * merge) - out.high
 -- High does not wait behind what is out for the others.
 if lane ~= 'high' then ahead = ahead - out.any end
 -- A whole batch or none: filling the last gap of the window would make batches of one.
@@ -97,13 +101,14 @@ if ahead < n then return {0, 'window', 0} end
 -- larger than the burst waits for a full bucket and leaves it owing.
 local level, at = tonumber(g[1] or burst), tonumber(g[2] or now)
 -- One batch above the burst: else what comes in while a full bucket waits for the next turn is lost.
-level = math.min(burst + largest, level + math.max(0, now - at) * rate / 1000000)
-local need = math.min(n, burst)
+local cost = math.ceil(n / merge)
+level = math.min(burst + math.ceil(largest / merge), level + math.max(0, now - at) * rate / 1000000)
+local need = math.min(cost, burst)
 if lane ~= 'high' and level < need then
   redis.call('HSET', K('gate'), 'rel_level', level, 'rel_at', now)
   return {0, 'rate', math.ceil((need - level) * 1000000 / rate)}
 end
-redis.call('HSET', K('gate'), 'rel_level', level - n, 'rel_at', now)
+redis.call('HSET', K('gate'), 'rel_level', level - cost, 'rel_at', now)
 redis.call('ZADD', K('inv'), now + lease_us, invitation)
 redis.call('HSET', K('invn'), invitation, lane .. ':' .. n)
 return {n, 'released', 0}

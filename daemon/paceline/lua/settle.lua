@@ -21,6 +21,11 @@
 --           throttled    back, and the destination waits delay_us (0: by its own doubling)
 --           quota        the same, for a long time
 --           held         back, and the destination is held until an operator resumes it
+--           split        of a merged request that was refused as a whole: its members, unsent, are
+--                        held by the worker again, one by one
+--           opened       of one that has a result for each member: they are held again, begun, to be
+--                        settled one by one
+--   A merged request (+<id>) is settled like a message; what counts messages counts its members.
 -- An outage charges the destination: while one is suspected, or the breaker is open, what u and o
 -- say costs the message nothing, and it is not dead for it.
 -- Returns one word a message: ok, repeat, late (dropped), won (a late sent), duplicate, gone.
@@ -77,65 +82,127 @@ local function throttle(kind, delay_us, why, begun, letter)
   end
 end
 
+local function slot_of(us)
+  for i, top in ipairs(SLOTS_US) do
+    if us <= top then return i end
+  end
+end
+
+-- Many at once where all of them fall into one slot.
+local function observe_sent(oldest, newest, sum, count)
+  if count == 1 then
+    observe('sent', now - oldest)
+    return true
+  end
+  local slot = slot_of(now - oldest)
+  if slot ~= slot_of(now - newest) then return false end
+  add(histogram, 'sent:' .. (slot and string.format('%d', SLOTS_US[slot]) or 'inf'), count)
+  add(histogram, 'sent:sum', math.max(0, count * now - sum))
+  return true
+end
+
 local function late_sent(item, m, was_begun_elsewhere)
   leave(m)
-  finish(m, 'S', now, item.nonce, item.sha, item.provider_id)
-  bump('sent')
-  bump('late_sent')
-  if was_begun_elsewhere then bump('overtaken') end
+  local count = finish(m, 'S', now, item.nonce, item.sha, item.provider_id, observe_sent)
+  bump('sent', count)
+  bump('late_sent', count)
+  if was_begun_elsewhere then bump('overtaken', count) end
+end
+
+-- From wherever it is by now. Of one that is in a merged request that has begun it is only noted: it
+-- goes with the others, and should the request be taken apart it has been sent.
+local function settle_late(item, m)
+  if locate(m).state == 'Q' then
+    local out = out_of_request(m, now)
+    if not out then
+      redis.call('SADD', K('late:' .. m.nonce), m.id)
+      bump('overtaken')
+      return 'late'
+    end
+    m = out
+  end
+  late_sent(item, m, m.state == 'B')
+  return 'won'
+end
+
+-- A merged request was sent after all, that has been taken apart since.
+local function late_members(item)
+  local late, rid = 0, string.sub(item.id, 2)
+  each_member(members_of(item.id), function(id, sha)
+    local one = read(id)
+    if not one then return end
+    if settle_late({id = id, nonce = rid, sha = sha, provider_id = item.provider_id}, one) == 'won' then
+      late = late + 1
+    end
+  end)
+  return late > 0 and 'won' or 'gone'
 end
 
 local function settle_sent(item, m)
   if not m then
     -- pcall: see read().
-    local record = redis.pcall('GETRANGE', K('m:' .. item.id), 0, 17)
+    local record = redis.pcall('GETRANGE', K('m:' .. item.id), 0, 33)
     if type(record) ~= 'string' or string.sub(record, 1, 1) ~= 'p' then return 'gone' end
     local sent = string.sub(record, 2, 2) == 'S'
     if sent and string.sub(record, 3, 18) == item.nonce then return 'repeat' end
+    if string.sub(record, 2, 2) == 'Z' then return late_members(item) end
+    local count = is_request(item.id) and struct.unpack('>d', record, 27) or 1
     -- The nonces of further ones are kept as long as the record: repeated, in whatever order,
     -- each counts once.
     local others, ttl = K('dup:' .. item.id), redis.call('PTTL', K('m:' .. item.id))
     local fresh = redis.call('SADD', others, item.nonce) == 1
     redis.call('PEXPIRE', others, ttl)
     if not sent then
-      if fresh then bump('sent_after_end') end
+      if fresh then bump('sent_after_end', count) end
       return 'gone'
     end
     if not fresh then return 'repeat' end
-    bump('duplicates')
+    bump('duplicates', count)
     if item.record ~= '' then note_attempt(item.id, item.record) end
     redis.call('PEXPIRE', K('a:' .. item.id), ttl)
     return 'duplicate'
   end
-  local ours = m.nonce == item.nonce and (m.state == 'L' or m.state == 'B')
+  local ours = held(m, item.nonce)
   if item.record ~= '' and (not ours or m.attempts > 1) then note_attempt(item.id, item.record) end
-  observe('sent', now - m.at)
-  if not ours then
-    late_sent(item, m, m.state == 'B')
-    return 'won'
-  end
+  if not ours then return settle_late(item, m) end
   leave(m)
-  finish(m, 'S', now, item.nonce, item.sha, item.provider_id)
-  bump('sent')
+  bump('sent', finish(m, 'S', now, item.nonce, item.sha, item.provider_id, observe_sent))
   return 'ok'
 end
 
 local function place_back(item, m)
+  local count = weight_of(m)
+  bump('returned', count)
+  credit_releases(count)
+  if is_request(m.id) and m.attempts == 0 then
+    thaw(m, 'R', now)
+    return
+  end
   local wakes = to_ready(m)
   write(m)
   if wakes then
     redis.call('LPUSH', K('wake'), '1')
     redis.call('LTRIM', K('wake'), 0, 3)
   end
-  bump('returned')
-  credit_releases(1)
   credit_tenant(m)
+end
+
+-- Dead or parked: each member of a merged request is, on its own.
+local function shelve(item, m, state, counter)
+  m.tries = math.min(m.tries + item.charge, 65535)
+  if is_request(m.id) then
+    bump(counter, thaw(m, state, now, item.record))
+    return
+  end
+  m.state = state
+  redis.call('ZADD', K(state == 'D' and 'dead' or 'parked'), now, m.id)
+  write(m)
+  bump(counter)
 end
 
 local function settle_other(item, m)
   if not m then return 'gone' end
-  if m.nonce ~= item.nonce then return 'late' end
-  if m.state ~= 'L' and m.state ~= 'B' then return 'repeat' end
+  if not held(m, item.nonce) then return m.nonce == item.nonce and 'repeat' or 'late' end
   if item.record ~= '' then note_attempt(item.id, item.record) end
   leave(m)
   judge(item.id, item.health, item.action, item.begun, item.latency, item.why, m.tenant)
@@ -153,17 +220,13 @@ local function settle_other(item, m)
     m.tries = math.min(m.tries + item.charge, 65535)
     to_scheduled(m, now + item.delay_us)
     write(m)
-    bump('retried')
+    bump('retried', weight_of(m))
   elseif action == 'dead' then
-    m.state, m.tries = 'D', math.min(m.tries + item.charge, 65535)
-    redis.call('ZADD', K('dead'), now, m.id)
-    write(m)
-    bump('died')
+    shelve(item, m, 'D', 'died')
   elseif action == 'parked' then
-    m.state, m.tries = 'K', math.min(m.tries + item.charge, 65535)
-    redis.call('ZADD', K('parked'), now, m.id)
-    write(m)
-    bump('stopped')
+    shelve(item, m, 'K', 'stopped')
+  elseif action == 'split' or action == 'opened' then
+    thaw(m, action == 'split' and 'L' or 'B', now)
   else
     place_back(item, m)
   end

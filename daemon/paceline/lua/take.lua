@@ -8,17 +8,18 @@
 -- KEYS  {destination}
 -- ARGV  now_us or '', worker id, nonce (16 characters), n, lane (high|any), invitation id or ''
 -- Returns {'batch', id, bytes, id, bytes, ...} (bytes of the whole string, header included; may
---         be empty), or {'closed', what}, {'stale'} (the invitation was used or ran out),
+--         be empty), or {'unread', id, id, ...} where messages are merged, or {'closed', what}, {'stale'} (the invitation was used or ran out),
 --         {'not-live'} (the worker's own lease ran out: it says so by slots first).
 T = KEYS[1]
 local now, worker, nonce, n, lane = clock(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4]), ARGV[5]
 local batch = K('b:' .. nonce)
 
+local unread
 local function reply(ids)
-  local out = {'batch'}
+  local out = {unread and 'unread' or 'batch'}
   for _, id in ipairs(ids) do
     out[#out + 1] = id
-    out[#out + 1] = redis.call('STRLEN', K('m:' .. id))
+    if not unread then out[#out + 1] = redis.call('STRLEN', K('m:' .. id)) end
   end
   return out
 end
@@ -50,16 +51,23 @@ if probing then n = math.min(n, 1) end
 local live_until = redis.call('ZSCORE', K('workers'), worker)
 if not live_until or tonumber(live_until) <= now then return {'not-live'} end
 
-local cfg = redis.call('HMGET', K('cfg'), 'max_age_us', 'lease_us')
+local cfg = redis.call('HMGET', K('cfg'), 'max_age_us', 'lease_us', 'merge_most')
 local max_age_us, lease_us = tonumber(cfg[1]), tonumber(cfg[2])
+-- What is merged is taken by the thousand: nothing of it is read or written here but its place. The
+-- batch's set says who holds it (held), its age is looked at when it is merged or begun.
+unread = tonumber(cfg[3] or 1) > 1
 local taken, lumps = {}, {}
 
 local function keep(id)
+  if unread then
+    taken[#taken + 1] = id
+    return
+  end
   local m = read(id)
   -- A place without its message: somebody deleted the key. audit tells; nothing stalls.
   if not m or m.state ~= 'R' then return end
   if is_over(m, now, max_age_us) then
-    expire_message(m, now)
+    expire_message(m, now, max_age_us)
     return
   end
   m.state, m.nonce = 'L', nonce
@@ -72,17 +80,18 @@ end
 -- Takes up to `share` of one tenant's. Returns how many left their place, and whether it has more.
 local function serve(prio, ring, tenant, weight, share)
   local place, before = K('r:' .. prio .. ':' .. tenant), #taken
-  local got = redis.call('ZPOPMIN', place, share)
-  for i = 1, #got, 2 do keep(got[i]) end
+  local got = redis.call('ZRANGE', place, 0, share - 1)
+  redis.call('ZREMRANGEBYRANK', place, 0, share - 1)
+  for _, id in ipairs(got) do keep(id) end
   lumps[#lumps + 1] = {from = before + 1, upto = #taken}
   if caps and #taken > before then spend(tenant, #taken - before) end
   local more = redis.call('EXISTS', place) == 1
   if more then
-    redis.call('ZINCRBY', ring, #got / 2 / weight, tenant)
+    redis.call('ZINCRBY', ring, #got / weight, tenant)
   else
     redis.call('ZREM', ring, tenant)
   end
-  return #got / 2, more
+  return #got, more
 end
 
 -- The ring as a list by turn, the weights in it, and apart who may have nothing now.
@@ -204,7 +213,7 @@ else
 end
 
 if #taken > 0 then
-  redis.call('SADD', batch, unpack(taken))
+  in_pieces('SADD', batch, taken)
   redis.call('HSET', K('bm:' .. nonce), 'worker', worker, 'lane', lane, 'at', now)
   redis.call('ZADD', K('batches'), now + lease_us, nonce)
   if probing then

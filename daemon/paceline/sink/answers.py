@@ -1,30 +1,62 @@
-"""What the provider says: request bodies judged, answer bodies made. Pure; no sockets, no clock.
+"""What the provider says: requests in, verdicts out. Pure; no sockets.
 
-A :class:`Profile` judges a complete request and returns a :class:`Verdict`; it also makes the
-bodies of business errors. ``maxmd`` follows the provider's contract, ``http`` is any JSON API.
+A :class:`Profile` judges a complete :class:`Request` and returns a :class:`Verdict`; it also makes
+the provider's error answers (its rows) and business errors. There is one file per provider in
+``profiles/``.
 """
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
-from dataclasses import dataclass
-from typing import Literal, Protocol
+from collections.abc import Mapping, Sequence
+from typing import Any, NamedTuple, Protocol
 
 import msgspec
 
+from paceline.sink.idempotency import Hold
+from paceline.sink.spec import SpecError
+from paceline.sink.wire import JSON
+
 OK = "ok"
-_ADDRESS = re.compile(r"[^@\s<>(),;:\"\[\]\\]+@(?:[A-Za-z0-9-]+\.)+[A-Za-z0-9-]+\Z")
 
 
-@dataclass(frozen=True, slots=True)
-class Verdict:
-    """An answer: HTTP status, JSON body, whether the provider acted, and a name for the record."""
+class Request(msgspec.Struct, frozen=True, gc=False):
+    """A complete request. ``number`` is the arrival's, for made-up ids; ``path`` is the target with
+    its query; ``headers`` holds those the profile asked for, names in lower case; ``sha256`` is
+    the hex digest of the body as it came over the wire."""
+
+    body: bytes
+    content_type: bytes = b""
+    number: int = 0
+    path: bytes = b"/"
+    headers: Mapping[bytes, bytes] = {}
+    sha256: str = ""
+
+
+class Verdict(msgspec.Struct, frozen=True, gc=False):
+    """An answer, whether the provider acted, and a name for the record.
+
+    ``recipients`` were accepted; ``addresses`` are theirs, where the body was read; ``exposed``
+    of them see one another's addresses. ``extra`` holds header lines, each ending in CRLF.
+    ``hold`` keeps the answer for the request's idempotency key, where it has one.
+    """
 
     status: int
     body: bytes
     accepted: bool
     name: str = OK
+    recipients: int = 0
+    addresses: Sequence[str] = ()
+    exposed: int = 0
+    extra: bytes = b""
+    content_type: bytes = JSON
+    hold: Hold | None = None
+
+
+class When(NamedTuple):
+    """The time of an error answer, and how long it tells the client to wait (None: nothing)."""
+
+    wall_s: float
+    wait_s: float | None = None
 
 
 class Profile(Protocol):
@@ -39,156 +71,92 @@ class Profile(Protocol):
         """HTTP methods answered; others get 405."""
 
     @property
+    def headers(self) -> frozenset[bytes]:
+        """The request headers that ``judge`` looks at, in lower case (without Content-Type)."""
+
+    @property
     def reads_body(self) -> bool:
         """Whether ``judge`` looks at the body (if not, the sink need not keep it)."""
 
-    def judge(self, body: bytes, content_type: bytes, number: int, /) -> Verdict:
-        """The answer to a complete request. ``number`` is the arrival's, for made-up ids."""
+    @property
+    def rows(self) -> tuple[str, ...]:
+        """The error answers that ``row`` makes, by name: ``429``, ``422/1300``."""
 
-    def business(self, code: int) -> bytes:
-        """The body of a business error in an HTTP 200."""
+    def judge(self, request: Request, /) -> Verdict:
+        """The answer to a complete request."""
 
-    def padded(self, verdict: Verdict, size: int) -> bytes:
-        """The verdict's body, grown to about ``size`` bytes and still readable."""
+    def row(self, name: str, good: Verdict, when: When, /) -> Verdict:
+        """The error answer of that name, given in place of ``good``. Raises SpecError where the
+        provider has no such row. Every profile has the row ``429``."""
 
+    def business(self, code: int, good: Verdict, /) -> bytes:
+        """The body of a business error in a 200, given in place of ``good``."""
 
-class _Authentication(msgspec.Struct, forbid_unknown_fields=True):
-    username: str
-    password: str
-
-
-class _Recipient(msgspec.Struct, forbid_unknown_fields=True):
-    email: str
-    type: Literal["TO", "CC", "BCC"]
+    def reset(self) -> None:
+        """Forget every request seen so far."""
 
 
-class _Attachment(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
-    filename: str
-    content_type: str
-    content: bytes  # base64 in JSON; msgspec refuses what does not decode
+class Rows:
+    """The error answers of one provider, as lines (HTTP statuses, codes).
 
-
-class _Message(msgspec.Struct, forbid_unknown_fields=True, rename="camel"):
-    sender: str
-    recipients: list[_Recipient]
-    subject: str
-    body: str
-    html_body: bool = False
-    reply_to: str | None = None
-    attachment_list: list[_Attachment] | None = None
-
-
-class _Send(msgspec.Struct, forbid_unknown_fields=True):
-    authentication: _Authentication
-    message: _Message
-
-
-_decode_send: Callable[[bytes], _Send] = msgspec.json.Decoder(_Send).decode
-
-
-def _maxmd_answer(number: int, message: str, code: int) -> bytes:
-    return b'{"smtpId":"sink-%d","message":"%s","code":%d,"success":%s}' % (
-        number,
-        message.encode("ascii"),
-        code,
-        b"true" if code == 0 else b"false",
-    )
-
-
-@dataclass(frozen=True, slots=True)
-class MaxMD:
-    """The MaxMD send call. ``username`` and ``password`` None accept any that are not empty.
-
-    Unknown fields are refused like any malformed shape: a misspelt field that a lenient
-    simulator swallows would be found only at the real provider. With ``validate=False`` bodies
-    are not read at all.
+    Every status of a line goes with every code of it. An error may come without its code too.
     """
 
-    username: str | None = None
-    password: str | None = None
-    validate: bool = True
-    name: str = "maxmd"
-    methods: frozenset[bytes] = frozenset((b"POST",))
+    def __init__(self, *lines: tuple[Sequence[int], Sequence[str]]) -> None:
+        self._rows: dict[str, tuple[int, str | None]] = {}
+        for statuses, codes in lines:
+            for status in statuses:
+                if status >= 400:
+                    self._rows[f"{status}"] = (status, None)
+                for code in codes:
+                    self._rows[f"{status}/{code}"] = (status, code)
+        self.names = tuple(self._rows)
 
-    @property
-    def reads_body(self) -> bool:
-        return self.validate
-
-    def judge(self, body: bytes, content_type: bytes, number: int, /) -> Verdict:
-        if not self.validate:
-            return Verdict(200, _maxmd_answer(number, "Success", 0), True)
-        if not _is_json(content_type):
-            return Verdict(415, b'{"message":"Unsupported Media Type"}', False, "media_type")
+    def find(self, provider: str, name: str) -> tuple[int, str | None]:
+        """HTTP status and code. Raises SpecError."""
         try:
-            send = _decode_send(body)
-        except (msgspec.DecodeError, UnicodeDecodeError):
-            return Verdict(200, self.business(999), False, "malformed")
-        given = send.authentication
-        if not (
-            _matches(given.username, self.username) and _matches(given.password, self.password)
-        ):
-            body = _maxmd_answer(number, "Authentication failed", 1)
-            return Verdict(200, body, False, "authentication")
-        message = send.message
-        if not message.recipients:
-            return Verdict(200, self.business(999), False, "malformed")
-        addresses = [message.sender, *(r.email for r in message.recipients)]
-        if message.reply_to:
-            addresses.append(message.reply_to)
-        if not all(map(_ADDRESS.match, addresses)):
-            return Verdict(200, _maxmd_answer(number, "Address error", 2), False, "address")
-        return Verdict(200, _maxmd_answer(number, "Success", 0), True)
-
-    def business(self, code: int) -> bytes:
-        if code == 999:  # configuration and business errors come without "success"
-            return b'{"code":999,"message":"error"}'
-        return _maxmd_answer(0, "Error", code).replace(b'"sink-0"', b"null")
-
-    def padded(self, verdict: Verdict, size: int) -> bytes:
-        return _padded(verdict.body, size)
+            return self._rows[name]
+        except KeyError:
+            raise SpecError(
+                f'{provider} has no row "{name}"; its rows: {", ".join(self.names)}'
+            ) from None
 
 
-@dataclass(frozen=True, slots=True)
-class Http:
-    """Any JSON API: a body that is JSON gets ``status`` and ``{"ok":true,"id":...}``, else 400."""
-
-    status: int = 200
-    validate: bool = True
-    name: str = "http"
-    methods: frozenset[bytes] = frozenset((b"POST", b"PUT", b"PATCH"))
-
-    @property
-    def reads_body(self) -> bool:
-        return self.validate
-
-    def judge(self, body: bytes, _content_type: bytes, number: int, /) -> Verdict:
-        if self.validate:
-            try:
-                msgspec.json.decode(body)
-            except (msgspec.DecodeError, UnicodeDecodeError):
-                no = b'{"ok":false,"error":"the body is not JSON"}'
-                return Verdict(400, no, False, "malformed")
-        answer = b'{"ok":true,"id":"sink-%d"}' % number
-        return Verdict(self.status, answer, 200 <= self.status < 300)
-
-    def business(self, code: int) -> bytes:
-        return b'{"ok":false,"code":%d}' % code
-
-    def padded(self, verdict: Verdict, size: int) -> bytes:
-        return _padded(verdict.body, size)
+def retry_after(when: When) -> bytes:
+    """The header line that says how long to wait, in whole seconds; nothing without a wait."""
+    return b"" if when.wait_s is None else b"Retry-After: %d\r\n" % -(-when.wait_s // 1)
 
 
-PROFILES = ("maxmd", "http")
-
-
-def _padded(body: bytes, size: int) -> bytes:
+def padded(body: bytes, size: int) -> bytes:
+    """A JSON body grown to about ``size`` bytes, that says the same."""
+    if not body.endswith(b"}"):
+        return body + b" " * (size - len(body))
     head, tail = body[:-1] + b',"note":"', b'"}'
     return head + b"x" * max(0, size - len(head) - len(tail)) + tail
 
 
-def _is_json(content_type: bytes) -> bool:
+def mistyped(body: bytes) -> bytes:
+    """A JSON body with the same names and every value of a wrong type."""
+    if not body:
+        return b'["accepted"]'
+    return msgspec.json.encode(_mistyped(msgspec.json.decode(body)))
+
+
+def _mistyped(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {name: _mistyped(item) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_mistyped(item) for item in value]
+    if isinstance(value, str):
+        return int(value) if value.isdecimal() else [value]
+    return 0 if value is None else str(value).lower()
+
+
+def is_json(content_type: bytes) -> bool:
+    """Whether a Content-Type says JSON, parameters aside."""
     return content_type.partition(b";")[0].strip().lower() == b"application/json"
 
 
-def _matches(given: str, expected: str | None) -> bool:
+def matches(given: str, expected: str | None) -> bool:
+    """Whether a credential is the one expected; None expects any that is not empty."""
     return given == expected if expected is not None else bool(given)

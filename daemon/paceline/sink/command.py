@@ -11,10 +11,10 @@ from pathlib import Path
 import click
 import msgspec
 
-from paceline.sink.answers import PROFILES
 from paceline.sink.faults import parse_faults
 from paceline.sink.latency import parse_latency
 from paceline.sink.limit import parse_limit
+from paceline.sink.profiles import PROFILES
 from paceline.sink.report import Report, as_text
 from paceline.sink.script import load_script
 from paceline.sink.server import Sink
@@ -51,6 +51,13 @@ Faults, separated by commas, each KIND[=VALUE][:SHARE%][:option=value]:
   garbage=html                200 unreadable: html, empty, binary, truncated
   redirect=302:location=/x    a redirect
   huge=16MB                   a good answer of that size
+  typed                       a good answer, every value of a wrong type
+  liar=502                    that 5xx with the body of a good answer
+  row=422/1300, row=429       the profile's own error answer: HTTP status and
+                              code; an unknown one lists those there are
+  quota=2101                  sparkpost: row=420/2101
+  large-batches               mailgun: the 403 that wants smaller calls
+  limit-exceeded:for=30s      mailgun: the 429 with the time in its text
 Without a share a fault is certain.
 
 \b
@@ -60,6 +67,13 @@ Latency: 50ms, 20-60ms, exp:40ms (mean), lognormal:40ms:0.5 (median, sigma).
 While it runs: GET /_sink/report, /_sink/arrivals, /_sink/connections;
 POST /_sink/faults {"faults": "429:retry_after=2"}, {"next": {"count": 5,
 "fault": "503"}}, {"down": "3s"}; POST /_sink/reset.
+
+\b
+Paths: sparkpost /api/v1/transmissions; mailgun /v3/DOMAIN/messages and
+/messages.mime; sendgrid /v3/mail/send; postmark /email and /email/batch;
+maxmd and http any. A mail address that begins with reject- is refused:
+sparkpost and postmark take the others, mailgun and sendgrid refuse the call;
+postmark takes the ErrorCode from a number there (reject-300@example.com).
 
 \b
 Example:
@@ -122,6 +136,23 @@ Example:
 @click.option("--username", help="The only username accepted (maxmd).")
 @click.option("--password", help="The only password accepted (maxmd).")
 @click.option(
+    "--api-key",
+    envvar="PACELINE_SINK_API_KEY",
+    help="The only key accepted (sparkpost, mailgun, sendgrid, postmark); default: any.",
+)
+@click.option(
+    "--reject",
+    metavar="PREFIX",
+    default="reject-",
+    show_default=True,
+    help="Refuse mail addresses that begin so (sparkpost, mailgun, sendgrid, postmark).",
+)
+@click.option(
+    "--recipients",
+    is_flag=True,
+    help="Keep every address accepted; the report lists those accepted more than once.",
+)
+@click.option(
     "--status",
     type=click.IntRange(200, 599),
     default=200,
@@ -134,7 +165,11 @@ Example:
     callback=_checked(duration_s),
     help="Close connections without traffic for so long, e.g. 5s.",
 )
-@click.option("--lean", is_flag=True, help="Answer without looking at bodies, for benchmarks.")
+@click.option(
+    "--lean",
+    is_flag=True,
+    help="Answer without checking anything, for benchmarks; recipients are counted by bytes.",
+)
 @click.option("--json", "as_json", is_flag=True, help="Print the final report as JSON.")
 def sink_command(
     profile: str,
@@ -149,6 +184,9 @@ def sink_command(
     record: Path | None,
     username: str | None,
     password: str | None,
+    api_key: str | None,
+    reject: str,
+    recipients: bool,
     status: int,
     idle_close: str | None,
     lean: bool,
@@ -169,6 +207,9 @@ def sink_command(
         profile=profile,
         username=username,
         password=password,
+        api_key=api_key,
+        reject=reject,
+        recipients=recipients,
         status=status,
         validate=not lean,
         faults=faults,
@@ -190,6 +231,8 @@ async def _serve(settings: SinkSettings, port_file: Path | None) -> Report:
     stop = asyncio.Event()
     try:
         sink = Sink(settings)
+    except SpecError as exc:
+        raise click.UsageError(str(exc)) from exc
     except OSError as exc:
         raise click.ClickException(
             f"cannot open the record file {settings.record}: {exc.strerror}; "

@@ -10,7 +10,6 @@ task is made for a request.
 from __future__ import annotations
 
 import asyncio
-import math
 import socket
 import struct
 import time
@@ -19,9 +18,12 @@ from collections.abc import Callable
 from typing import TYPE_CHECKING
 
 import httptools
+import msgspec
 
 from paceline.sink import control
+from paceline.sink.answers import Request, Verdict, When, mistyped, padded
 from paceline.sink.connections import ConnectionRecord
+from paceline.sink.encoding import EncodingError, decoded
 from paceline.sink.exchange import UNANSWERED, Exchange
 from paceline.sink.faults import Fault
 from paceline.sink.wire import CONTINUE, HTML, JSON, response, retry_after_value
@@ -43,6 +45,7 @@ class Connection(asyncio.Protocol):
         self._sink = sink
         self._loop = sink.loop
         self._log = sink.arrivals
+        self._wanted = sink.profile.headers
         self._parser: httptools.HttpRequestParser | None = None
         self._transport: asyncio.Transport
         self._record: ConnectionRecord
@@ -129,7 +132,9 @@ class Connection(asyncio.Protocol):
         exchange = self._incoming
         if exchange is None:
             return
-        # Compare lengths first: of a dozen headers two matter.
+        if self._wanted and (lowered := name.lower()) in self._wanted:
+            exchange.headers[lowered] = value
+        # Compare lengths first: of a dozen headers a few matter.
         length = len(name)
         if length == 19 and name.lower() == b"paceline-message-id":
             exchange.message_id = value.decode("latin-1")
@@ -138,6 +143,8 @@ class Connection(asyncio.Protocol):
             exchange.idempotency_key = value.decode("latin-1").strip('"')
         elif length == 12 and name.lower() == b"content-type":
             exchange.content_type = value
+        elif length == 16 and name.lower() == b"content-encoding":
+            exchange.content_encoding = value
         elif length == 6 and name.lower() == b"expect":
             exchange.expects = value.lower() == b"100-continue"
 
@@ -204,23 +211,57 @@ class Connection(asyncio.Protocol):
             return
         if exchange.wait_s > 0:
             exchange.played = "limit"
-            wait = b"Retry-After: %d\r\n" % math.ceil(exchange.wait_s)
-            self._reply(exchange, 429, b'{"message":"Too Many Requests"}', extra=wait)
+            when = When(time.time(), exchange.wait_s)
+            self._reply_with(exchange, profile.row("429", exchange.answer, when))
             return
-        verdict = profile.judge(body, exchange.content_type, exchange.seq)
-        exchange.answer_status, exchange.answer = verdict.status, verdict.body
+        verdict = self._judge(exchange, body)
         if fault is None:
+            exchange.answer = verdict
             exchange.played = verdict.name
-            exchange.accepted = verdict.accepted
+            if verdict.accepted:
+                exchange.act(verdict)
         else:
             exchange.played = fault.label
-            exchange.accepted = verdict.accepted and fault.acted
-            if fault.kind == "huge":
-                exchange.answer = profile.padded(verdict, fault.code)
+            exchange.answer = answer = self._faulty(verdict, fault)
+            if answer is not verdict and answer.accepted and fault.kind == "row":
+                exchange.act(answer)
+            elif verdict.accepted and fault.acted:
+                exchange.act(verdict)
         if exchange.latency_s > 0:
             self._later(exchange.latency_s, self._perform, exchange)
         else:
             self._perform(exchange)
+
+    def _judge(self, exchange: Exchange, body: bytes) -> Verdict:
+        profile = self._sink.profile
+        if exchange.content_encoding and profile.reads_body:
+            try:
+                body = decoded(body, exchange.content_encoding)
+            except EncodingError as exc:
+                no = msgspec.json.encode({"message": str(exc)})
+                return Verdict(415, no, False, "encoding")
+        return profile.judge(
+            Request(
+                body,
+                exchange.content_type,
+                exchange.seq,
+                exchange.url,
+                exchange.headers,
+                exchange.digest() if exchange.idempotency_key is not None else "",
+            )
+        )
+
+    def _faulty(self, good: Verdict, fault: Fault) -> Verdict:
+        """What is answered in place of a good answer, where the fault is in the answer itself."""
+        if fault.kind == "huge":
+            return msgspec.structs.replace(good, body=padded(good.body, fault.code))
+        if fault.kind == "typed":
+            return msgspec.structs.replace(good, body=mistyped(good.body))
+        if fault.kind == "liar":
+            return msgspec.structs.replace(good, status=fault.code)
+        if fault.kind == "row":
+            return self._sink.profile.row(fault.form, good, When(time.time(), fault.for_s))
+        return good
 
     def _perform(self, exchange: Exchange) -> None:
         self._timer = None
@@ -231,7 +272,16 @@ class Connection(asyncio.Protocol):
             _PERFORM[fault.kind](self, exchange, fault)
 
     def _reply_well(self, exchange: Exchange) -> None:
-        self._reply(exchange, exchange.answer_status, exchange.answer)
+        self._reply_with(exchange, exchange.answer)
+
+    def _reply_with(self, exchange: Exchange, answer: Verdict, extra: bytes = b"") -> None:
+        self._reply(
+            exchange,
+            answer.status,
+            answer.body,
+            content_type=answer.content_type,
+            extra=answer.extra + extra,
+        )
 
     def _reply(
         self,
@@ -309,11 +359,11 @@ class Connection(asyncio.Protocol):
         self._incoming = None
         _PERFORM[fault.kind](self, exchange, fault)
 
+    def _row(self, exchange: Exchange, fault: Fault) -> None:
+        self._reply_with(exchange, exchange.answer, _retry_after(fault))
+
     def _status(self, exchange: Exchange, fault: Fault) -> None:
-        extra = b""
-        if fault.retry_after is not None:
-            value = retry_after_value(fault.retry_after, time.time_ns())
-            extra = b"Retry-After: %s\r\n" % value.encode("ascii")
+        extra = _retry_after(fault)
         body = b'{"message":"%d"}' % fault.code if fault.body is None else fault.body.encode()
         self._reply(exchange, fault.code, body, extra=extra)
 
@@ -339,16 +389,17 @@ class Connection(asyncio.Protocol):
         if sent + 1 < len(answer):
             self._later(fault.every_s, self._drip_on, exchange, fault, answer, sent + 1)
         else:
-            self._answered(exchange, exchange.answer_status)
+            self._answered(exchange, exchange.answer.status)
 
     def _close(self, exchange: Exchange, fault: Fault) -> None:
         self._transport.write(self._whole(exchange))
-        exchange.status, exchange.answered_ns = exchange.answer_status, time.monotonic_ns()
+        exchange.status, exchange.answered_ns = exchange.answer.status, time.monotonic_ns()
         self._eof(exchange, fault)
 
     def _business(self, exchange: Exchange, fault: Fault) -> None:
         own = fault.body
-        body = self._sink.profile.business(fault.code) if own is None else own.encode()
+        made = self._sink.profile.business
+        body = made(fault.code, exchange.answer) if own is None else own.encode()
         self._reply(exchange, 200, body)
 
     def _garbage(self, exchange: Exchange, fault: Fault) -> None:
@@ -359,7 +410,7 @@ class Connection(asyncio.Protocol):
         elif fault.form == "binary":
             self._reply(exchange, 200, _BINARY)
         else:
-            whole = exchange.answer
+            whole = exchange.answer.body or _HTML_PAGE
             half = whole[: len(whole) // 2]
             self._transport.write(response(200, half, time.time_ns(), length=len(whole)))
             self._eof(exchange, fault)
@@ -393,8 +444,14 @@ class Connection(asyncio.Protocol):
         return self._record.admin
 
     def _whole(self, exchange: Exchange) -> bytes:
+        answer = exchange.answer
         return response(
-            exchange.answer_status, exchange.answer, time.time_ns(), keep_alive=exchange.keep_alive
+            answer.status,
+            answer.body,
+            time.time_ns(),
+            keep_alive=exchange.keep_alive,
+            content_type=answer.content_type,
+            extra=answer.extra,
         )
 
     def _half_close(self) -> None:
@@ -415,6 +472,13 @@ class Connection(asyncio.Protocol):
             self._timer = None
 
 
+def _retry_after(fault: Fault) -> bytes:
+    if fault.retry_after is None:
+        return b""
+    value = retry_after_value(fault.retry_after, time.time_ns())
+    return b"Retry-After: %s\r\n" % value.encode("ascii")
+
+
 _PERFORM: dict[str, Callable[[Connection, Exchange, Fault], None]] = {
     "ok": Connection._good,
     "status": Connection._status,
@@ -429,4 +493,7 @@ _PERFORM: dict[str, Callable[[Connection, Exchange, Fault], None]] = {
     "garbage": Connection._garbage,
     "redirect": Connection._redirect,
     "huge": Connection._good,
+    "typed": Connection._good,
+    "liar": Connection._good,
+    "row": Connection._row,
 }

@@ -6,7 +6,8 @@
                          out those numbered lower)
 ``GET /_sink/connections``  every connection, JSON Lines
 ``POST /_sink/faults``   change what is played, below; answers what is in force
-``POST /_sink/reset``    forget arrivals, closed connections, occurrences; rewind the script
+``POST /_sink/reset``    forget arrivals, closed connections, occurrences, idempotency keys;
+                         rewind the script
 =======================  ====================================================================
 
 ``POST /_sink/faults`` takes a JSON object; keys left out stay as they are::
@@ -79,8 +80,10 @@ def apply(sink: Sink, change: Change) -> None:
         if change.next.count < 1:
             raise SpecError(f"next: count must be 1 or more, not {change.next.count}")
         order = (change.next.count, parse_fault(change.next.fault))
+        sink.check([order[1]])
     if isinstance(change.script, list | dict):
-        Script(change.script)
+        sink.check(Script(change.script).faults())
+    sink.check(mix.faults)
     down_s = duration_s(change.down) if isinstance(change.down, str) else None
 
     player.mix, player.latency, sink.limit = mix, latency, limit

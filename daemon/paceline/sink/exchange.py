@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from hashlib import sha256
 from typing import Protocol
 
+from paceline.sink.answers import Verdict
 from paceline.sink.faults import Fault
+from paceline.sink.idempotency import Hold
 from paceline.sink.record import Arrival
 
 INCOMPLETE = "incomplete"
 UNANSWERED = "unanswered"
+_NO_ANSWER = Verdict(0, b"", False)
 
 _paths: dict[bytes, str] = {}
 
@@ -23,10 +27,11 @@ class Exchange:
     """Mutable, owned by one connection; it ends as an Arrival."""
 
     __slots__ = (
-        "_body", "_chunks", "_hash", "accepted", "admin", "answer", "answer_status",
-        "answered_ns", "conn", "content_type", "epoch", "expects", "fault", "idempotency_key",
-        "keep_alive", "latency_s", "message_id", "method", "mono_ns", "peer", "played", "seq",
-        "size", "status", "url", "wait_s", "wall_ns",
+        "_body", "_chunks", "_hash", "accepted", "addresses", "admin", "answer", "answered_ns",
+        "conn", "content_encoding", "content_type", "epoch", "expects", "exposed", "fault",
+        "headers", "hold", "idempotency_key", "keep_alive", "latency_s", "message_id", "method",
+        "mono_ns", "peer", "played", "recipients", "seq", "size", "status", "url", "wait_s",
+        "wall_ns",
     )  # fmt: skip
 
     def __init__(self, mono_ns: int, wall_ns: int, conn: int, peer: str) -> None:
@@ -41,6 +46,8 @@ class Exchange:
         self.message_id: str | None = None
         self.idempotency_key: str | None = None
         self.content_type = b""
+        self.content_encoding = b""
+        self.headers: dict[bytes, bytes] = {}
         self.expects = False
         self.admin = False
         self.keep_alive = True
@@ -49,11 +56,14 @@ class Exchange:
         self.latency_s = 0.0
         self.fault: Fault | None = None
         self.played = INCOMPLETE
-        self.answer = b""
-        self.answer_status = 0
+        self.answer = _NO_ANSWER
         self.status: int | None = None
         self.answered_ns: int | None = None
         self.accepted = False
+        self.recipients = 0
+        self.addresses: Sequence[str] = ()
+        self.exposed = 0
+        self.hold: Hold | None = None
         self._body = b""
         self._chunks: list[bytes] | None = None
         self._hash: _Hash | None = None
@@ -78,9 +88,28 @@ class Exchange:
         self._body, self._chunks = b"", None
         return body
 
+    def act(self, done: Verdict) -> None:
+        """The provider does its work, as the verdict says."""
+        self.accepted = True
+        self.recipients = done.recipients
+        self.addresses = done.addresses
+        self.exposed = done.exposed
+        if done.hold is not None:
+            self.hold = done.hold
+            done.hold.begin()
+
+    def over(self) -> None:
+        """Nothing more happens to it."""
+        if self.hold is not None:
+            self.hold.end()
+
+    def digest(self) -> str:
+        """The sha256 of the body so far, as it came over the wire."""
+        digest = self._hash if self._hash is not None else sha256(usedforsecurity=False)
+        return digest.hexdigest()
+
     def arrival(self) -> Arrival:
         """This exchange as it stands."""
-        digest = self._hash if self._hash is not None else sha256(usedforsecurity=False)
         return Arrival(
             self.seq,
             self.mono_ns,
@@ -92,9 +121,12 @@ class Exchange:
             self.size,
             self.played,
             self.status,
-            digest.hexdigest()[:16],
+            self.digest()[:16],
             self.answered_ns,
             self.accepted,
+            self.recipients,
+            self.exposed,
+            self.idempotency_key,
         )
 
 

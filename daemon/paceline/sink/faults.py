@@ -21,6 +21,13 @@ kind               options             acted  what the client sees
                                               (less than its Content-Length, then FIN)
 ``redirect=302``   location, acted     no     3xx with Location
 ``huge=16MB``      acted               yes    a good answer, padded to that size
+``typed``          acted               yes    a good answer, every value of a wrong type
+``liar=500``       acted               yes    that 5xx with the body of a good answer
+``row=422/1300``   retry_after, for,   no     the provider's own error answer: HTTP status, and its
+                   acted                      code; ``for`` is the wait it tells (60s)
+``quota=2101``     as row              no     ``row=420/2101``
+``large-batches``  as row              no     ``row=403/large-batches``
+``limit-exceeded`` as row              no     ``row=429/limit-exceeded``
 ``ok``                                 yes    the good answer (for scripts)
 =================  ==================  =====  ==================================================
 
@@ -41,6 +48,7 @@ from urllib.parse import unquote
 
 from paceline.sink.spec import SpecError, duration_s, share, size_bytes
 
+_ROW = re.compile(r"\d{3}(?:/[A-Za-z0-9-]+)?\Z")
 _DATE_OFFSET = re.compile(r"date[+-]\d+(?:\.\d+)?\Z")
 GARBAGE = ("html", "truncated", "empty", "binary")
 REDIRECTS = (301, 302, 303, 307, 308)
@@ -54,7 +62,8 @@ class FaultSpecError(SpecError):
 class Fault:
     """One thing that goes wrong. ``acted``: did the provider do its work before it failed?
 
-    ``code`` is the HTTP status (status, redirect), the business code, or the bytes (huge).
+    ``code`` is the HTTP status (status, redirect, liar), the business code, or the bytes (huge).
+    ``form`` is the kind of garbage, or the name of the row.
     ``retry_after`` is the header's value: seconds, an HTTP date, or ``date+N``, a date N seconds
     after the answer. ``label`` is the name used in records and counts.
     """
@@ -125,10 +134,27 @@ def _garbage(text: str) -> dict[str, int | str]:
     return {"form": text}
 
 
+def _liar(text: str) -> dict[str, int | str]:
+    if not (text.isdecimal() and 500 <= int(text) <= 599):
+        raise SpecError(f'"{text}" is not an HTTP status from 500 to 599')
+    return {"code": int(text)}
+
+
+def _row(text: str) -> dict[str, int | str]:
+    if not _ROW.match(text):
+        raise SpecError(f'"{text}" is not the name of a row: write STATUS or STATUS/CODE')
+    return {"form": text}
+
+
+def _quota(text: str) -> dict[str, int | str]:
+    return _row(f"420/{text}")
+
+
 def _huge(text: str) -> dict[str, int | str]:
     return {"code": size_bytes(text)}
 
 
+_ROW_OPTIONS = ("retry_after", "for", "acted")
 _KINDS: Mapping[str, _Kind] = {
     "ok": _Kind(acted=True),
     "status": _Kind(acted=False, options=("retry_after", "body", "acted"), value=_status),
@@ -143,11 +169,25 @@ _KINDS: Mapping[str, _Kind] = {
     "garbage": _Kind(acted=True, options=("acted",), value=_garbage, default="html"),
     "redirect": _Kind(acted=False, options=("location", "acted"), value=_redirect, default="302"),
     "huge": _Kind(acted=True, options=("acted",), value=_huge, default="16MB"),
+    "typed": _Kind(acted=True, options=("acted",)),
+    "liar": _Kind(acted=True, options=("acted",), value=_liar, default="500"),
+    "row": _Kind(acted=False, options=_ROW_OPTIONS, value=_row),
+    "quota": _Kind(acted=False, options=_ROW_OPTIONS, value=_quota, default="2101"),
+    "large-batches": _Kind(acted=False, options=_ROW_OPTIONS),
+    "limit-exceeded": _Kind(acted=False, options=_ROW_OPTIONS),
+}
+# Rows by a name of their own.
+_NAMED_ROWS = {
+    "row": "",
+    "quota": "",
+    "large-batches": "403/large-batches",
+    "limit-exceeded": "429/limit-exceeded",
 }
 
 ALLOWED = (
     "an HTTP status (503), reset_before, reset_after, eof_before, eof_after, hang, drip, close, "
-    "business=CODE, garbage=html|truncated|empty|binary, redirect=302, huge=16MB, ok"
+    "business=CODE, garbage=html|truncated|empty|binary, redirect=302, huge=16MB, typed, "
+    "liar=500, row=STATUS/CODE, quota=CODE, large-batches, limit-exceeded, ok"
 )
 
 
@@ -205,7 +245,7 @@ def _piece(text: str) -> tuple[Fault, float | None]:
     if kind.value is not None:
         given = value if equals else kind.default
         if given is None:
-            raise SpecError(f'"{name}" needs a value, e.g. status=503')
+            raise SpecError(f'"{name}" needs a value, e.g. status=503 or row=422/1300')
         fields = kind.value(given)
     elif equals:
         raise SpecError(f'"{name}" takes no value')
@@ -234,8 +274,13 @@ def _build(name: str, kind: _Kind, fields: dict[str, int | str], options: dict[s
         label = f"{name}={code}"
     elif name == "garbage":
         label = f"garbage={form}"
+    elif name == "liar":
+        label = f"liar={code}"
+    elif name in _NAMED_ROWS:
+        form = _NAMED_ROWS[name] or form
+        label = {"row": f"row={form}", "quota": f"quota={str(form)[4:]}"}.get(name, name)
     return Fault(
-        kind=name,
+        kind="row" if name in _NAMED_ROWS else name,
         label=label,
         acted=_yes(options["acted"]) if "acted" in options else kind.acted,
         code=int(code),

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import asyncio
 from collections import Counter
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Protocol
 
@@ -19,11 +20,13 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
     ``mono_ns`` (CLOCK_MONOTONIC, comparable within one machine) and ``wall_ns`` are of its first
     byte. ``id`` is the message id, or null. ``conn`` is the connection's number and ``peer`` its
     far end. ``bytes`` is the length of the body read. ``fault`` is the fault played, or "ok", or
-    why the profile refused ("malformed", "authentication", "address", "media_type"), or "limit",
-    "method", "bad_http", "incomplete" (it never ended), "unanswered" (the connection ended while
-    it stood behind another request). ``status`` and ``answered_ns`` are null where no whole
-    answer was given. ``sha256`` is the first 16 hex digits of the body's. ``accepted``: did the
-    provider act?
+    why the profile refused ("malformed", "authentication", "address", "media_type", ...) or
+    answered otherwise than plainly ("partly_rejected", "replayed", "key_conflict"), or "limit",
+    "method", "encoding", "bad_http", "incomplete" (it never ended), "unanswered" (the connection
+    ended while it stood behind another request). ``status`` and ``answered_ns`` are null where no
+    whole answer was given. ``sha256`` is the first 16 hex digits of the body's. ``accepted``: did
+    the provider act? ``recipients`` is how many it accepted then, ``exposed`` how many of them see
+    one another's addresses, ``key`` the idempotency key without quotes.
     """
 
     seq: int
@@ -39,6 +42,9 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
     sha256: str
     answered_ns: int | None
     accepted: bool
+    recipients: int = 0
+    exposed: int = 0
+    key: str | None = None
 
 
 class Open(Protocol):
@@ -46,6 +52,10 @@ class Open(Protocol):
 
     seq: int
     epoch: int
+    addresses: Sequence[str]
+
+    def over(self) -> None:
+        """Nothing more happens to it."""
 
     def arrival(self) -> Arrival:
         """It as it stands now."""
@@ -94,9 +104,13 @@ class RecordFile:
 
 
 class ArrivalLog:
-    """All arrivals since the last reset: those ended, in order of their end, and those open."""
+    """All arrivals since the last reset: those ended, in order of their end, and those open.
 
-    def __init__(self, record: RecordFile | None = None) -> None:
+    ``addresses`` counts how often each recipient was accepted, where that is asked for.
+    """
+
+    def __init__(self, record: RecordFile | None = None, *, addresses: bool = False) -> None:
+        self.addresses: Counter[str] | None = Counter() if addresses else None
         self.ended: list[Arrival] = []
         self.open: dict[int, Open] = {}
         self.faults: Counter[str] = Counter()
@@ -114,6 +128,7 @@ class ArrivalLog:
 
     def end(self, exchange: Open) -> None:
         """Keep what became of it. One that began before the last reset is forgotten."""
+        exchange.over()
         if exchange.epoch != self._epoch:
             return
         del self.open[exchange.seq]
@@ -121,6 +136,8 @@ class ArrivalLog:
         self.ended.append(arrival)
         self.faults[arrival.fault] += 1
         self.accepted += arrival.accepted
+        if self.addresses is not None:
+            self.addresses.update(exchange.addresses)
         if self._record is not None:
             self._record.write(arrival)
 
@@ -136,4 +153,6 @@ class ArrivalLog:
         self.ended.clear()
         self.open.clear()
         self.faults.clear()
+        if self.addresses is not None:
+            self.addresses.clear()
         self.begun = self.accepted = 0

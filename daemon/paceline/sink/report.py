@@ -45,6 +45,10 @@ class Pace(msgspec.Struct, frozen=True):
 class Report(msgspec.Struct, frozen=True):
     """``duplicates``: ids accepted more than once, each with all its arrivals.
 
+    ``recipients`` were accepted in all; ``exposed_recipients`` of them can read one another's
+    addresses. ``repeated_recipients`` are the addresses accepted more than once, each with how
+    often; with ``distinct_recipients`` it is null unless addresses are kept (``--recipients``).
+
     ``answered`` counts whole answers by HTTP status; ``faults`` counts arrivals by what was
     played, "ok" among them; ``open`` are arrivals under way.
     """
@@ -53,6 +57,10 @@ class Report(msgspec.Struct, frozen=True):
     arrivals: int
     open: int
     accepted: int
+    recipients: int
+    exposed_recipients: int
+    distinct_recipients: int | None
+    repeated_recipients: dict[str, int] | None
     distinct_ids: int
     without_id: int
     duplicates: dict[str, list[Arrival]]
@@ -94,6 +102,10 @@ def make_report(
                 accepted[arrival.id] = accepted.get(arrival.id, 0) + 1
         status = "none" if arrival.status is None else str(arrival.status)
         answered[status] = answered.get(status, 0) + 1
+    addresses = log.addresses
+    repeated = None
+    if addresses is not None:
+        repeated = {address: count for address, count in addresses.items() if count > 1}
     duplicates: dict[str, list[Arrival]] = {i: [] for i, n in accepted.items() if n > 1}
     if duplicates:
         for arrival in arrivals:
@@ -104,6 +116,10 @@ def make_report(
         arrivals=len(arrivals),
         open=len(log.open),
         accepted=sum(arrival.accepted for arrival in arrivals),
+        recipients=sum(arrival.recipients for arrival in arrivals),
+        exposed_recipients=sum(arrival.exposed for arrival in arrivals),
+        distinct_recipients=None if addresses is None else len(addresses),
+        repeated_recipients=repeated,
         distinct_ids=len(ids),
         without_id=anonymous,
         duplicates=duplicates,
@@ -141,6 +157,7 @@ def as_text(report: Report) -> str:
     rows = [
         ("arrivals", f"{report.arrivals} ({report.open} still open)"),
         ("accepted", f"{report.accepted}"),
+        ("recipients", _recipients(report)),
         ("distinct ids", f"{report.distinct_ids} (and {report.without_id} arrivals without id)"),
         ("accepted twice", f"{len(report.duplicates)} ids"),
         ("played", _counts(report.faults)),
@@ -162,7 +179,20 @@ def as_text(report: Report) -> str:
         lines.append(f"  {message_id}: " + ", ".join(arrival.fault for arrival in twice))
     if len(report.duplicates) > _SHOWN:
         lines.append(f"  and {len(report.duplicates) - _SHOWN} more ids")
+    repeated = report.repeated_recipients or {}
+    lines += [f"  {address}: {count} times" for address, count in list(repeated.items())[:_SHOWN]]
+    if len(repeated) > _SHOWN:
+        lines.append(f"  and {len(repeated) - _SHOWN} more addresses")
     return "\n".join(lines) + "\n"
+
+
+def _recipients(report: Report) -> str:
+    text = f"{report.recipients}"
+    if report.repeated_recipients is not None:
+        text += f", {len(report.repeated_recipients)} of them more than once"
+    if report.exposed_recipients:
+        text += f"; {report.exposed_recipients} see the addresses of others"
+    return text
 
 
 def _counts(counts: dict[str, int]) -> str:

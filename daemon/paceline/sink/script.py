@@ -40,6 +40,9 @@ class _Track:
         self._step = 0
         self._played = 0
 
+    def faults(self) -> list[Fault]:
+        return [fault for fault, _ in self._steps]
+
     def play(self) -> Fault | None:
         while self._step < len(self._steps):
             fault, times = self._steps[self._step]
@@ -66,6 +69,10 @@ class Script:
                 )
         else:
             self._tracks[EVERYONE] = _Track(_list(entries, None), "script")
+
+    def faults(self) -> list[Fault]:
+        """Every fault it may play."""
+        return [fault for track in self._tracks.values() for fault in track.faults()]
 
     def play(self, message_id: str | None) -> Fault | None:
         """The next fault for this id (or for all), or None where the script is silent."""

@@ -5,12 +5,13 @@ from __future__ import annotations
 import asyncio
 import socket
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Any
 
+from paceline.sink.answers import Verdict, When
 from paceline.sink.connection import Connection
 from paceline.sink.connections import ConnectionLog
-from paceline.sink.faults import parse_faults
+from paceline.sink.faults import Fault, parse_faults
 from paceline.sink.latency import parse_latency
 from paceline.sink.limit import Limit, parse_limit
 from paceline.sink.player import Player
@@ -19,13 +20,14 @@ from paceline.sink.report import Report, make_report
 from paceline.sink.settings import SinkSettings
 
 _BACKLOG = 1024
+_NOTHING = Verdict(200, b"{}", False)
 
 
 class Sink:
     """A provider simulator. Build it in the running event loop, ``start`` it, ``stop`` it.
 
     Raises SpecError (FaultSpecError, LatencySpecError, LimitSpecError) for specs that cannot be
-    read, OSError where the record file cannot be opened.
+    read or fit the profile, OSError where the record file cannot be opened.
     """
 
     def __init__(self, settings: SinkSettings) -> None:
@@ -36,9 +38,12 @@ class Sink:
             settings.seed, parse_faults(settings.faults), parse_latency(settings.latency)
         )
         self.player.set_script(settings.script)
+        self.check(self.player.mix.faults)
+        if self.player.script is not None:
+            self.check(self.player.script.faults())
         self.limit: Limit | None = parse_limit(settings.limit) if settings.limit else None
         self._record = RecordFile(settings.record, self.loop) if settings.record else None
-        self.arrivals = ArrivalLog(self._record)
+        self.arrivals = ArrivalLog(self._record, addresses=settings.recipients)
         self.connections = ConnectionLog()
         self.live: set[Connection] = set()
         self.port = 0
@@ -124,10 +129,18 @@ class Sink:
         )
 
     def reset(self) -> None:
-        """Forget arrivals, closed connections and occurrences; rewind the script."""
+        """Forget arrivals, closed connections, occurrences and idempotency keys; rewind the
+        script."""
         self.arrivals.reset()
+        self.profile.reset()
         self.connections.reset()
         self.player.rewind()
+
+    def check(self, faults: Iterable[Fault]) -> None:
+        """Raises SpecError where a fault asks for a row that the profile does not have."""
+        for fault in faults:
+            if fault.kind == "row":
+                self.profile.row(fault.form, _NOTHING, When(0.0))
 
     # -- up and down ---------------------------------------------------------------------------
 

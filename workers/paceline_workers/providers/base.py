@@ -6,13 +6,14 @@ revealed, and shared by all sender threads: it holds nothing that changes.
 
 from __future__ import annotations
 
+from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol
+from typing import Protocol, cast
 
 from paceline.backoff import RetryPolicy
 from paceline_workers.outcome import Outcome, Reply
 
-__all__ = ["Profile", "RenderedRequest"]
+__all__ = ["Merging", "Portion", "Profile", "RenderedRequest", "as_merging"]
 
 
 @dataclass(frozen=True, slots=True)
@@ -20,11 +21,29 @@ class RenderedRequest:
     """One HTTP request, ready for the wire but for its URL.
 
     Headers and body may hold credentials, so `repr` shows neither: they must not reach a log.
+    `suffix` is put behind the path of the destination's URL, before any query: "" but where a
+    provider has a second endpoint beside the first (Mailgun's `/messages.mime`).
     """
 
     method: str
     headers: dict[str, str] = field(repr=False)
     body: bytes = field(repr=False)
+    suffix: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Portion:
+    """What one message gives to a merged request. Messages of equal `shared` may share one.
+
+    shared  everything but the recipient, hashable: raw JSON of content, options, …
+    part    ready bytes of its own element: joined, never parsed again
+    apart   b"", or a key: two messages of one key must not be in one request (Mailgun knows the
+            members of a request by their addresses)
+    """
+
+    shared: tuple[bytes, ...]
+    part: bytes
+    apart: bytes = b""
 
 
 class Profile(Protocol):
@@ -51,3 +70,40 @@ class Profile(Protocol):
     def judge(self, reply: Reply, now: float) -> Outcome:
         """What the reply means. `now`: unix seconds, to read dates in Retry-After. Never raises."""
         ...
+
+
+class Merging(Protocol):
+    """What a profile has beside Profile where many messages can go in one request.
+
+    How many at most, and how many bytes, is the destination's `merge`. A message that goes alone
+    is rendered by `render`, with its own id as the idempotency key.
+    """
+
+    def portion(self, payload: bytes) -> Portion | None:
+        """What the message gives to a merged request; None where it must go alone.
+
+        Called for each of millions of messages. Raises PayloadError.
+        """
+        ...
+
+    def join(self, shared: tuple[bytes, ...], parts: Sequence[bytes]) -> bytes:
+        """The frozen body of one request for all of them, in their order; no credentials in it."""
+        ...
+
+    def render_merged(self, request_id: str, body: bytes) -> RenderedRequest:
+        """The request from its frozen body: the same bytes every time. `request_id` is its
+        idempotency key, where the provider's API has one."""
+        ...
+
+    def judge_merged(self, reply: Reply, now: float, count: int) -> Outcome:
+        """As `judge`, for a request of `count` members. Never raises.
+
+        REJECTED without `parts` is of the request as a whole: one member may be to blame, and in
+        smaller requests the others may be taken. With `parts` each member's fate is known.
+        """
+        ...
+
+
+def as_merging(profile: Profile) -> Merging | None:
+    """The same profile as one that can put many messages in one request; None where it cannot."""
+    return cast(Merging, profile) if hasattr(profile, "render_merged") else None

@@ -2,19 +2,24 @@
 
 The payload's bytes are the request's body, untouched. Judged in this order:
 
-1. `outcomes` names the exact status ("409"): that outcome.
-2. `success.statuses` holds the status: sent, if the body holds what `success.body` asks for.
-   Another value there is the provider saying no: rejected. Nothing readable there: ambiguous.
-3. `outcomes` names the class ("4xx").
-4. The general table; but a 2xx that is not in `success.statuses` is ambiguous.
+1. The first of `rules` that fits the status and the body: its outcome.
+2. `outcomes` names the exact status ("409"): that outcome.
+3. `success.statuses` holds the status: sent, if the body holds what `success.body` asks for.
+   Another value there is the provider saying no: rejected. Nothing readable there: ambiguous. With
+   `items` each message is judged by its own item of the reply.
+4. `outcomes` names the class ("4xx").
+5. The general table; but a 2xx that is not in `success.statuses` is ambiguous.
 
-A Retry-After that came with a status named by `outcomes` is kept as the least wait.
+A Retry-After that came with a status named by `rules` or `outcomes` is kept as the least wait.
+
+Merged (`merge.array`), payloads that are equal in all but the one element of an array share a body
+with all their elements; or, with "", the body is an array of the payloads, also of a single one.
 """
 
 from __future__ import annotations
 
 import base64
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any, Literal
@@ -23,7 +28,7 @@ import msgspec
 
 from paceline.backoff import RetryPolicy
 from paceline.payloads import check
-from paceline.settings import DEFAULT_SUCCESS, SuccessRule
+from paceline.settings import DEFAULT_SUCCESS, ItemsRule, ReplyRule, SuccessRule
 from paceline_workers.outcome import (
     EXCERPT_BYTES,
     Kind,
@@ -32,9 +37,10 @@ from paceline_workers.outcome import (
     judge_status,
     status_kind,
 )
-from paceline_workers.providers.base import RenderedRequest
+from paceline_workers.providers.base import Portion, RenderedRequest
+from paceline_workers.providers.splice import Splicer
 
-__all__ = ["JsonApi", "basic_authorization"]
+__all__ = ["JsonApi", "MergingJsonApi", "basic_authorization"]
 
 _MISSING: Any = object()
 
@@ -54,6 +60,8 @@ class JsonApi:
         idempotency_key: Literal["bare", "quoted", "off"] = "bare",
         success: SuccessRule = DEFAULT_SUCCESS,
         outcomes: Mapping[str, str] = MappingProxyType({}),
+        rules: Mapping[str, ReplyRule] = MappingProxyType({}),
+        items: ItemsRule | None = None,
         max_payload_bytes: int | None = None,
     ) -> None:
         self.policy = policy
@@ -67,6 +75,8 @@ class JsonApi:
         self._success_statuses = dict.fromkeys(success.statuses, Kind.SENT)
         self._exact = {s: Kind(o) for s, o in outcomes.items() if not s.endswith("xx")}
         self._classes = {s: Kind(o) for s, o in outcomes.items() if s.endswith("xx")}
+        self._rules = tuple(rules.items())
+        self._items = items
         self._max_payload_bytes = max_payload_bytes
 
     def __repr__(self) -> str:
@@ -75,23 +85,36 @@ class JsonApi:
     def render(self, message_id: str, payload: bytes) -> RenderedRequest:
         """The request: the payload is its body. Raises PayloadError (also MessageTooLarge)."""
         check("http", payload, max_payload_bytes=self._max_payload_bytes)
+        return self._request(message_id, payload)
+
+    def _request(self, key: str, body: bytes) -> RenderedRequest:
         headers = self._headers.copy()
         if self._id_header:
-            headers[self._id_header] = message_id
+            headers[self._id_header] = key
         if self._key != "off":
             # The draft wants a quoted string (RFC 9651 §3.3.3), real providers the bare one. An
             # id holds no character that would need escaping.
-            headers["Idempotency-Key"] = f'"{message_id}"' if self._key == "quoted" else message_id
-        return RenderedRequest(self._method, headers, payload)
+            headers["Idempotency-Key"] = f'"{key}"' if self._key == "quoted" else key
+        return RenderedRequest(self._method, headers, body)
 
     def judge(self, reply: Reply, now: float) -> Outcome:
         """See the top of the file."""
+        outcome = self._judge(reply, now, 1)
+        if not outcome.parts:
+            return outcome
+        part = outcome.parts[0]
+        return replace(part, status=outcome.status, retry_after_s=outcome.retry_after_s)
+
+    def _judge(self, reply: Reply, now: float, count: int) -> Outcome:
         general = judge_status(reply, now)
         status = str(reply.status)
+        for name, rule in self._rules:
+            if _fits(rule, reply):
+                return _configured(general, Kind(rule.outcome), f"by the rule {name!r}")
         if status in self._exact:
             return _configured(general, self._exact[status])
         if status_kind(reply.status, self._success_statuses) is not None:
-            return self._judge_success(reply)
+            return self._judge_success(reply, count)
         configured = status_kind(reply.status, self._classes)
         if configured is not None:
             return _configured(general, configured)
@@ -100,25 +123,72 @@ class JsonApi:
             return replace(general, kind=Kind.AMBIGUOUS, reason=reason)
         return general
 
-    def _judge_success(self, reply: Reply) -> Outcome:
+    def _judge_success(self, reply: Reply, count: int) -> Outcome:
         rule = self._success
         kind, reason = Kind.SENT, f"HTTP {reply.status}"
-        provider_id: str | None = None
+        provider_id = reply.header(rule.id_header) if rule.id_header is not None else None
+        parts: tuple[Outcome, ...] = ()
         # Most APIs are judged by their status alone: their bodies are not worth parsing.
-        if rule.pointer is not None or rule.id_pointer is not None:
+        if rule.pointer is not None or rule.id_pointer is not None or self._items is not None:
             body = _decoded(reply)
             if rule.pointer is not None:
                 kind, said = _compare(_at(body, rule.pointer), rule.equals)
                 reason += f", {rule.pointer or 'body'} {said}"
             if kind is Kind.SENT and rule.id_pointer is not None:
                 provider_id = _as_id(_at(body, rule.id_pointer))
+            if kind is Kind.SENT and self._items is not None:
+                parts = _item_outcomes(self._items, body, count)
+                if not parts:
+                    kind = Kind.AMBIGUOUS
+                    reason += f", and not {count} items at {self._items.pointer or 'the top'}"
+                elif any(part.kind is not Kind.SENT for part in parts):
+                    kind = parts[0].kind if len({part.kind for part in parts}) == 1 else kind
+                    failed = sum(part.kind is not Kind.SENT for part in parts)
+                    reason += f", {failed} of {count} not taken"
         return Outcome(
             kind=kind,
             reason=reason,
             status=reply.status,
-            provider_id=provider_id,
+            provider_id=(provider_id or None) if kind is Kind.SENT else None,
             body=reply.body[:EXCERPT_BYTES],
+            parts=parts,
         )
+
+
+class MergingJsonApi(JsonApi):
+    """The `http` profile where `merge.array` says how many messages go in one request."""
+
+    def __init__(self, *, array: str, **more: Any) -> None:
+        super().__init__(**more)
+        self._splicer = Splicer(array) if array else None
+
+    def render(self, message_id: str, payload: bytes) -> RenderedRequest:
+        """As JsonApi's; but where bodies are arrays, the array of this payload."""
+        request = super().render(message_id, payload)
+        if self._splicer is None:
+            return replace(request, body=self.join((), [payload]))
+        return request
+
+    def portion(self, payload: bytes) -> Portion | None:
+        """The element, and the body around it; None where there are several, or none."""
+        if self._splicer is None:
+            check("http", payload)
+            return Portion((), payload)
+        split = self._splicer.split(payload)
+        return None if split is None else Portion(*split)
+
+    def join(self, shared: tuple[bytes, ...], parts: Sequence[bytes]) -> bytes:
+        """The body with all of them."""
+        before, after = shared or (b"[", b"]")
+        return b"".join((before, b",".join(parts), after))
+
+    def render_merged(self, request_id: str, body: bytes) -> RenderedRequest:
+        """The request from its body."""
+        return self._request(request_id, body)
+
+    def judge_merged(self, reply: Reply, now: float, count: int) -> Outcome:
+        """As `judge`; with `items`, each message by its own."""
+        return self._judge(reply, now, count)
 
 
 def basic_authorization(username: str, password: str) -> str:
@@ -127,8 +197,44 @@ def basic_authorization(username: str, password: str) -> str:
     return "Basic " + base64.b64encode(pair).decode("ascii")
 
 
-def _configured(general: Outcome, kind: Kind) -> Outcome:
-    return replace(general, kind=kind, reason=f"{general.reason}, {kind} by configuration")
+def _configured(general: Outcome, kind: Kind, why: str = "by configuration") -> Outcome:
+    return replace(general, kind=kind, reason=f"{general.reason}, {kind} {why}")
+
+
+def _fits(rule: ReplyRule, reply: Reply) -> bool:
+    if status_kind(reply.status, {rule.status: Kind.SENT}) is None:
+        return False
+    if rule.text is not None:
+        text = reply.body.decode("utf-8", "replace").lower()
+        if rule.text.lower() not in text:
+            return False
+    if rule.pointer is None:
+        return True
+    return _compare(_at(_decoded(reply), rule.pointer), rule.equals)[0] is Kind.SENT
+
+
+def _item_outcomes(rule: ItemsRule, body: Any, count: int) -> tuple[Outcome, ...]:
+    """One for each message; none where the reply has not an item for each."""
+    found = _at(body, rule.pointer)
+    if not isinstance(found, list) or len(found) != count:
+        return ()
+    return tuple(_item_outcome(rule, item) for item in found)
+
+
+def _item_outcome(rule: ItemsRule, item: Any) -> Outcome:
+    kind, said = _compare(_at(item, rule.success), rule.equals)
+    reason = f"{rule.success or 'item'} {said}"
+    provider_id: str | None = None
+    if kind is Kind.SENT:
+        if rule.id_pointer is not None:
+            provider_id = _as_id(_at(item, rule.id_pointer))
+    elif kind is Kind.REJECTED and rule.code_pointer is not None:
+        code = _as_id(_at(item, rule.code_pointer))
+        if code is not None and code in rule.outcomes:
+            kind = Kind(rule.outcomes[code])
+            reason += f", {kind} by configuration"
+    excerpt = b"" if kind is Kind.SENT else msgspec.json.encode(item)[:EXCERPT_BYTES]
+    return Outcome(kind=kind, reason=reason, provider_id=provider_id, body=excerpt)
 
 
 def _decoded(reply: Reply) -> Any:

@@ -4,13 +4,16 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
+from typing import Any
 
 from paceline.errors import ConfigError, ConfigProblem
 from paceline.secrets_ import Secret
 from paceline.settings import Destination
 from paceline_workers.providers.base import Profile
-from paceline_workers.providers.http import JsonApi, basic_authorization
+from paceline_workers.providers.http import JsonApi, MergingJsonApi, basic_authorization
+from paceline_workers.providers.mailgun import Mailgun
 from paceline_workers.providers.maxmd import MaxMD
+from paceline_workers.providers.sparkpost import SparkPost
 
 __all__ = ["build"]
 
@@ -19,6 +22,7 @@ _DEFAULT_HEADERS = {
     "Accept": "application/json",
     "User-Agent": "paceline",
 }
+_PROFILES = ("maxmd", "sparkpost", "mailgun", "http")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\t\x80-\xff]*")
 
 
@@ -32,6 +36,59 @@ def build(destination: Destination, environ: Mapping[str, str]) -> Profile:
     username = _revealed(destination.username, environ, problems)
     password = _revealed(destination.password, environ, problems)
     headers = dict(_DEFAULT_HEADERS)
+    _authorize(headers, destination, username, password, environ, problems)
+    if destination.subaccount is not None:
+        _set(headers, "X-MSYS-SUBACCOUNT", str(destination.subaccount))
+    for name, secret in destination.headers.items():
+        _set(headers, name, _header_value(secret, environ, problems))
+    if destination.provider not in _PROFILES:
+        problems.append(
+            ConfigProblem(
+                f"destinations.{destination.name}.provider",
+                f"{destination.provider!r} is not supported by this worker",
+                "Use one of " + ", ".join(_PROFILES),
+            )
+        )
+    if problems:
+        raise ConfigError(problems, source=f"destination {destination.name}")
+    common: dict[str, Any] = {
+        "policy": destination.retry,
+        "headers": headers,
+        "id_header": destination.id_header,
+        "max_payload_bytes": destination.max_payload_bytes,
+    }
+    if destination.provider == "maxmd":
+        return MaxMD(
+            username=username,
+            password=password,
+            business_errors=destination.business_errors,
+            **common,
+        )
+    if destination.provider == "sparkpost":
+        return SparkPost(idempotency_key=destination.idempotency_key != "off", **common)
+    if destination.provider == "mailgun":
+        return Mailgun(**common)
+    common |= {
+        "method": destination.method,
+        "idempotency_key": destination.idempotency_key,
+        "success": destination.success,
+        "outcomes": destination.outcomes,
+        "rules": destination.rules,
+        "items": destination.items,
+    }
+    array = destination.merge.array
+    return JsonApi(**common) if array is None else MergingJsonApi(array=array, **common)
+
+
+def _authorize(
+    headers: dict[str, str],
+    destination: Destination,
+    username: str,
+    password: str,
+    environ: Mapping[str, str],
+    problems: list[ConfigProblem],
+) -> None:
+    """How the provider knows us: Basic, or SparkPost's bare key. MaxMD's is in the body."""
     if destination.provider == "http" and destination.username is not None:
         if ":" in username:
             # RFC 7617 §2: the first colon ends the name.
@@ -39,42 +96,19 @@ def build(destination: Destination, environ: Mapping[str, str]) -> Profile:
                 ConfigProblem(destination.username.key, "holds a colon, which Basic cannot send")
             )
         _set(headers, "Authorization", basic_authorization(username, password))
-    for name, secret in destination.headers.items():
-        value = _revealed(secret, environ, problems)
-        if not _HEADER_VALUE.fullmatch(value):
-            problems.append(
-                ConfigProblem(secret.key, "holds a line break or a character no header can")
-            )
-        _set(headers, name, value)
-    if destination.provider not in ("maxmd", "http"):
+    if destination.api_key is not None:
+        key = _header_value(destination.api_key, environ, problems)
+        value = basic_authorization("api", key) if destination.provider == "mailgun" else key
+        _set(headers, "Authorization", value)
+
+
+def _header_value(secret: Secret, environ: Mapping[str, str], problems: list[ConfigProblem]) -> str:
+    value = _revealed(secret, environ, problems)
+    if not _HEADER_VALUE.fullmatch(value):
         problems.append(
-            ConfigProblem(
-                f"destinations.{destination.name}.provider",
-                f"{destination.provider!r} is not supported by this worker",
-                "Use maxmd or http",
-            )
+            ConfigProblem(secret.key, "holds a line break or a character no header can")
         )
-    if problems:
-        raise ConfigError(problems, source=f"destination {destination.name}")
-    if destination.provider == "maxmd":
-        return MaxMD(
-            username=username,
-            password=password,
-            policy=destination.retry,
-            headers=headers,
-            id_header=destination.id_header,
-            max_payload_bytes=destination.max_payload_bytes,
-        )
-    return JsonApi(
-        policy=destination.retry,
-        method=destination.method,
-        headers=headers,
-        id_header=destination.id_header,
-        idempotency_key=destination.idempotency_key,
-        success=destination.success,
-        outcomes=destination.outcomes,
-        max_payload_bytes=destination.max_payload_bytes,
-    )
+    return value
 
 
 def _revealed(

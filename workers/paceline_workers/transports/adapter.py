@@ -51,6 +51,7 @@ class GatedRequest(requests.PreparedRequest):
 
     ``gate()`` blocks until a permit's time has come and returns that moment, on the clock
     ``elapsed_s``; or raises to call the request off (nothing was written then).
+    ``suffix`` goes behind the URL's path.
     ``before_connect()`` is called where a new connection must be opened first, which may take
     seconds. ``wire_s`` and ``latency_s`` are filled in: when the first byte was written (monotonic
     seconds; None: never) and the seconds from it to the last byte read. ``elsewhere`` is set where
@@ -65,8 +66,11 @@ class GatedRequest(requests.PreparedRequest):
         body: bytes,
         gate: Gate,
         before_connect: Callable[[], None] = lambda: None,
+        *,
+        suffix: str = "",
     ) -> None:
         super().__init__()
+        self.suffix = suffix
         self.method = method
         self.url = url
         # As they are: nothing looks one up here, and a copy for each request costs.
@@ -150,11 +154,12 @@ class GatedAdapter(BaseAdapter):
 
     def _exchange(self, request: GatedRequest, link: Link) -> requests.Response:
         sock = link.wire.sock
+        fields = link.wire.fields
         pieces = request_bytes(
             request.method or "POST",
-            link.target,
+            with_suffix(link.target, request.suffix) if request.suffix else link.target,
             link.wire.host,
-            request.headers,
+            {**request.headers, **fields} if fields else request.headers,
             request.body,  # type: ignore[arg-type]
         )
         before = link.wire.acked()
@@ -183,6 +188,12 @@ class GatedAdapter(BaseAdapter):
         if request.truncated or not raw.keeps_alive:
             link.broken = True
         return _Final(request, raw)
+
+
+def with_suffix(target: str, suffix: str) -> str:
+    """A request target with its path made longer; its query stays."""
+    path, mark, query = target.partition("?")
+    return f"{path.rstrip('/')}{suffix}{mark}{query}"
 
 
 def _converse(pieces: list[bytes], link: Link) -> RawReply:

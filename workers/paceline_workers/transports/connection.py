@@ -11,11 +11,13 @@ import select
 import socket
 import ssl
 import struct
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
+from types import MappingProxyType
 from urllib.parse import SplitResult, quote, urlsplit
 
-from paceline_workers.outcome import Failure
+from paceline.proxy import Proxy, ProxyRefused, open_tunnel
+from paceline_workers.outcome import PROXY_AUTH, Failure
 from paceline_workers.transports.routes import UrlRoute
 from paceline_workers.transports.tcp_state import ESTABLISHED, tcp_state
 
@@ -41,11 +43,21 @@ def resolve(host: str, port: int) -> list[tuple[int, str]]:
 
 
 class Wire:
-    """A connected socket that speaks HTTP/1.1 to one host. One thread at a time."""
+    """A connected socket that speaks HTTP/1.1 to one host. One thread at a time.
 
-    def __init__(self, sock: socket.socket, host: str, write_timeout_s: float) -> None:
+    ``fields`` are header fields of the connection's own: a proxy's, where it is given the request.
+    """
+
+    def __init__(
+        self,
+        sock: socket.socket,
+        host: str,
+        write_timeout_s: float,
+        fields: Mapping[str, str] = MappingProxyType({}),
+    ) -> None:
         self.sock = sock
         self.host = host
+        self.fields = fields
         self._write_timeout_s = write_timeout_s
         self._plain = not isinstance(sock, ssl.SSLSocket)
         self._read_bytes = 0
@@ -161,10 +173,10 @@ def _is_housekeeping(sock: ssl.SSLSocket) -> bool:
 
 
 class Connector:
-    """Opens connections to one base URL, spread over all addresses of its name.
+    """Opens connections to one base URL, spread over all addresses of its name, or of its proxy's.
 
-    ``context`` is the TLS context for https. Certificates are verified, TLS 1.2 is the least.
-    Raises TransportError(phase connect): nothing was sent, provably.
+    Certificates are verified, against ``ca_file`` alone where it is given; TLS 1.2 is the least.
+    Raises OSError where that file cannot be used.
     """
 
     def __init__(
@@ -174,6 +186,7 @@ class Connector:
         connect_timeout_s: float,
         read_timeout_s: float,
         ca_file: str | None = None,
+        proxy: Proxy | None = None,
         resolver: Resolver = resolve,
     ) -> None:
         parts = urlsplit(url)
@@ -183,6 +196,12 @@ class Connector:
         name = f"[{self.host}]" if ":" in self.host else self.host
         self._host_header = name if self.port == default else f"{name}:{self.port}"
         self.target = _target(parts)
+        self._proxy = proxy
+        self._fields: Mapping[str, str] = {}
+        if proxy is not None and parts.scheme == "http":
+            self.target = f"http://{self._host_header}{self.target}"
+            if proxy.authorization:
+                self._fields = {"Proxy-Authorization": proxy.authorization}
         self._connect_timeout_s = connect_timeout_s
         self._read_timeout_s = read_timeout_s
         self._resolver = resolver
@@ -193,27 +212,47 @@ class Connector:
             self._context.minimum_version = ssl.TLSVersion.TLSv1_2
 
     def open(self) -> Wire:
-        """A connected socket; its time-out is the read time-out."""
+        """A connected socket; its time-out is the read time-out.
+
+        Raises TransportError (phase connect): nothing was sent, provably.
+        """
         sock = self._connect_any()
-        try:
-            if self._context is not None:
+        if self._context is not None:
+            if self._proxy is not None:
+                self._tunnel(sock, self._proxy)
+            try:
                 sock = self._context.wrap_socket(sock, server_hostname=self.host)
-        except (OSError, ssl.SSLError) as error:
-            sock.close()
-            raise TransportError(Failure("connect", "tls", True, str(error)[:300])) from error
+            except (OSError, ssl.SSLError) as error:
+                sock.close()
+                raise TransportError(Failure("connect", "tls", True, str(error)[:300])) from error
         if self._context is None:
             _let_the_system_time(sock, self._read_timeout_s)
         else:
             sock.settimeout(self._read_timeout_s)
-        return Wire(sock, self._host_header, self._read_timeout_s)
+        return Wire(sock, self._host_header, self._read_timeout_s, self._fields)
+
+    def _tunnel(self, sock: socket.socket, proxy: Proxy) -> None:
+        """Whatever a proxy says before the tunnel is open: the provider has heard nothing."""
+        within_s = self._connect_timeout_s
+        try:
+            open_tunnel(sock, proxy, self.host, self.port, within_s=within_s)
+            # The handshake's, as without a proxy.
+            sock.settimeout(within_s)
+        except (ProxyRefused, OSError, UnicodeError) as error:
+            sock.close()
+            failure = Failure("connect", _proxy_cause(error), True, str(error)[:300])
+            raise TransportError(failure) from error
 
     def _connect_any(self) -> socket.socket:
+        host, port = self.host, self.port
+        if self._proxy is not None:
+            host, port = self._proxy.host, self._proxy.port
         try:
-            addresses = self._resolver(self.host, self.port)
+            addresses = self._resolver(host, port)
         except (OSError, UnicodeError) as error:  # UnicodeError: a label that IDNA cannot encode
             raise TransportError(Failure("connect", "dns", True, str(error)[:300])) from error
         if not addresses:
-            raise TransportError(Failure("connect", "dns", True, f"{self.host}: no address"))
+            raise TransportError(Failure("connect", "dns", True, f"{host}: no address"))
         self._turn += 1
         start = self._turn % len(addresses)
         last: OSError = OSError("no address")
@@ -227,7 +266,7 @@ class Connector:
             try:
                 sock.settimeout(self._connect_timeout_s)
                 sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-                sock.connect((address, self.port))
+                sock.connect((address, port))
             except OSError as error:
                 sock.close()
                 last = error
@@ -245,6 +284,13 @@ def _let_the_system_time(sock: socket.socket, timeout_s: float) -> None:
     sock.settimeout(None)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+
+
+def _proxy_cause(error: Exception) -> str:
+    if isinstance(error, TimeoutError):
+        return "proxy-timeout"
+    refused_us = isinstance(error, ProxyRefused) and error.status == 407
+    return PROXY_AUTH if refused_us else "proxy"
 
 
 def _connect_cause(error: OSError) -> str:

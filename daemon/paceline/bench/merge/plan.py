@@ -62,4 +62,4 @@ class MergePlan:
     @property
     def speech(self) -> Speech:
         """How the destination speaks: the one place that says so."""
-        return plain()
+        return sparkpost(self.most)

@@ -68,7 +68,8 @@ def _bare(plan: MergePlan, stage: BenchStage, sink: BenchSink, tell: Teller) -> 
     publish(store, loads(text).destinations[NAME])
     intake = _loop(stage, "merge.producer", NAME, plan.messages)
     tell.step()
-    floor = _loop(stage, "merge.floor", NAME, plan.messages, plan.speech.batch)
+    way = "merged" if plan.speech.most > 1 else "plain"
+    floor = _loop(stage, "merge.floor", NAME, plan.messages, plan.speech.batch, way)
     tell.step()
     _sound(store, plan.messages)
     return intake, floor

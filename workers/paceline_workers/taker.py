@@ -1,0 +1,98 @@
+"""Carries invitations out: takes messages of the outbox and hands them to the sender."""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections.abc import Callable
+
+import redis.exceptions
+
+from paceline.answers import Taken
+from paceline.clock import Clock
+from paceline.names import Lane
+from paceline.outbox import OutboxStore, new_nonce
+from paceline_workers.outage import Outage
+from paceline_workers.sender import Sender
+
+#: How often high messages are looked for while a batch is being handed to the sender.
+HIGH_EVERY_S = 0.04
+_TAKE_AGAIN_S = 0.2
+
+log = logging.getLogger("paceline.worker")
+
+
+class BatchTaker:
+    """Takes for ``sender``, in the name of ``worker``. One thread at a time."""
+
+    def __init__(
+        self,
+        store: OutboxStore,
+        worker: str,
+        sender: Sender,
+        *,
+        clock: Clock,
+        stopping: threading.Event,
+    ) -> None:
+        self._store = store
+        self._worker = worker
+        self._sender = sender
+        self._clock = clock
+        self._stopping = stopping
+        self._outage = Outage(log, "take")
+        self._high_again_s = 0.0
+
+    def take_batch(self, count: int, lane: Lane, invitation: str) -> int:
+        """Carries an invitation out: takes up to ``count`` messages and hands them to the sender.
+
+        That may last, for the sender takes them as it sends them. Invitations to high messages wait
+        in RQ meanwhile; so high ones are looked for here, uninvited, while it lasts.
+
+        Never raises for Redis: an invitation that fails loses nothing (what was taken without our
+        knowing comes back when its lease runs out)."""
+        if lane == "high":
+            return self._carry_out(count, lane, invitation, lambda: None)
+        return self._carry_out(count, lane, invitation, self._take_high)
+
+    def _take_high(self) -> None:
+        now = self._clock.monotonic_s()
+        if now < self._high_again_s:
+            return
+        self._high_again_s = now + HIGH_EVERY_S
+        room = self._sender.room_for_high()
+        if room:
+            self._carry_out(room, "high", "", lambda: None)
+
+    def _carry_out(
+        self, count: int, lane: Lane, invitation: str, meanwhile: Callable[[], object]
+    ) -> int:
+        taken = self._take(count, lane, invitation)
+        if taken is None or taken.status != "batch" or not taken.sizes:
+            return 0
+        try:
+            if self._sender.merger is not None:
+                return self._sender.merger.accept(taken, meanwhile)
+            return self._sender.accept(
+                taken.nonce, taken.sizes, self._store.fetch(taken), meanwhile
+            )
+        except redis.exceptions.RedisError as error:
+            log.warning("fetch: Redis went away: %s; what was not fetched is given back", error)
+            return 0
+
+    def _take(self, count: int, lane: Lane, invitation: str) -> Taken | None:
+        nonce = new_nonce()
+        while True:
+            try:
+                taken = self._store.take(self._worker, nonce, count, lane, invitation)
+            except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
+                # The answer may have been lost, not the call: the same nonce gets the same batch,
+                # and if nobody asked again it would wait for its lease to run out.
+                self._outage.note(error)
+            except redis.exceptions.RedisError as error:
+                log.warning("take: Redis refuses: %s", error)
+                return None
+            else:
+                self._outage.over()
+                return taken
+            if self._stopping.wait(_TAKE_AGAIN_S):
+                return None
