@@ -51,10 +51,14 @@ _POLL_FIRST_S, _POLL_MOST_S = 0.01, 0.25
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
-    """An accepted message. ``status`` is "new", or "already": the same was accepted before."""
+    """An accepted message. ``status`` is "new", or "already": the same was accepted before.
+
+    ``warnings``: what the provider would rather have otherwise, such as a smaller message.
+    """
 
     id: str
     status: Literal["new", "already"]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -252,12 +256,14 @@ class Outbox:
 
     def _put(self, pipe: Pipe, messages: Sequence[Message]) -> _Piece:
         """Checks a piece and writes what is good of it, one command a destination."""
-        piece = _Piece([None] * len(messages), [])
+        piece = _Piece([None] * len(messages), [], {})
         good: dict[str, list[int]] = {}
         for place, message in enumerate(messages):
             try:
                 provider, limit = self._profile_of(message.destination)
                 payloads.check(provider, message.payload, max_payload_bytes=limit)
+                if advice := payloads.advise(provider, message.payload):
+                    piece.warnings[place] = advice
             except RedisUnavailable:
                 raise
             except PacelineError as error:
@@ -274,12 +280,16 @@ class Outbox:
     @staticmethod
     def _answers(pipe: Pipe, piece: _Piece) -> Iterator[Receipt | PacelineError]:
         """Reads the replies to a piece; the answers are in the order of its messages."""
-        answers = piece.answers
+        answers, warnings = piece.answers, piece.warnings
         for store, places, messages in piece.calls:
             with _translated():
                 words = store.enqueue_answers(pipe.take(), messages)
             for place, message, word in zip(places, messages, words, strict=True):
-                answers[place] = Receipt(message.id, word) if isinstance(word, str) else word
+                answers[place] = (
+                    Receipt(message.id, word, warnings.get(place, ()))
+                    if isinstance(word, str)
+                    else word
+                )
         return (answer for answer in answers if answer is not None)
 
     def _profile_of(self, destination: str) -> tuple[str, int | None]:
@@ -370,10 +380,12 @@ def _live_status(
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """``answers`` by place, None where not known yet; ``calls`` under way: whose, places, what."""
+    """``answers`` by place, None where not known yet; ``calls`` under way: whose, places, what;
+    ``warnings`` by place, where there are any."""
 
     answers: list[Receipt | PacelineError | None]
     calls: list[tuple[OutboxStore, list[int], list[Message]]]
+    warnings: dict[int, tuple[str, ...]]
 
 
 def _pieces(messages: Iterable[Message]) -> Iterator[list[Message] | Exception]:
