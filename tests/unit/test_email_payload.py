@@ -92,6 +92,13 @@ def test_what_is_no_address(text: str, field: str) -> None:
     assert at == f"payload.email.{name}" + ("[0]" if field == "to" else "")
 
 
+def test_a_long_text_for_an_address_is_refused_at_once() -> None:
+    for text in ("a" + " " * 100_000, '"' * 100_001, "a@" * 50_000, "<" * 100_000):
+        with pytest.raises(PayloadError, match="At most 998"):
+            address("at", text)
+    assert address("at", "a" * 979 + " <a@b.example.org>").email == "a@b.example.org"
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
