@@ -317,6 +317,11 @@ def test_the_usual_passes_at_a_glance() -> None:
     assert is_plain_email(neutral())
     assert is_plain_email(neutral(sender="Acme Ltd. <a@b.example>", text="a\nb", tags=["x"]))
     assert is_plain_transmission(json.dumps(NATIVE).encode())
+    by_template = NATIVE | {"content": {"template_id": "spring", "use_draft_template": False}}
+    assert is_plain_transmission(json.dumps(by_template).encode())
+    for missing in ("from", "subject", "text"):
+        content = {k: v for k, v in NATIVE["content"].items() if k != missing}
+        assert not is_plain_transmission(json.dumps(NATIVE | {"content": content}).encode())
 
 
 @pytest.mark.parametrize("escape", ["\\u0025recipient.name%", "\\u007b{nobody}}", "\\u007B{x"])
@@ -345,7 +350,14 @@ MAILBOX = TEXTS | st.fixed_dictionaries({"email": TEXTS}, optional={"name": TEXT
                 max_size=2,
             ),
             "content": st.fixed_dictionaries(
-                {"from": MAILBOX, "subject": TEXTS}, optional={"text": TEXTS, "html": TEXTS}
+                {},
+                optional={
+                    "from": MAILBOX,
+                    "subject": TEXTS,
+                    "text": TEXTS,
+                    "html": TEXTS,
+                    "template_id": TEXTS,
+                },
             ),
         },
         optional={
