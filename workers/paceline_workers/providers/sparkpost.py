@@ -23,6 +23,7 @@ import msgspec
 from paceline.backoff import RetryPolicy
 from paceline.payloads import read
 from paceline.schemas.email import Address, Email
+from paceline.schemas.sparkpost import RESERVED
 from paceline_workers.outcome import Kind, Outcome, Reply, http_date
 from paceline_workers.providers.base import Portion, RenderedRequest
 from paceline_workers.providers.neutral import NEUTRAL, Peeler, texts
@@ -73,7 +74,7 @@ class SparkPost:
         self._max_payload_bytes = max_payload_bytes
         self._table = Table(table)
         self._splicer = Splicer("/recipients")
-        self._peeler = Peeler("sparkpost", _shared, shared_metadata=False)
+        self._peeler = Peeler("sparkpost", _shared, shared_metadata=False, reserved=RESERVED)
 
     def __repr__(self) -> str:
         return "SparkPost()"
