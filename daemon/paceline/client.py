@@ -51,10 +51,14 @@ _POLL_FIRST_S, _POLL_MOST_S = 0.01, 0.25
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
-    """An accepted message. ``status`` is "new", or "already": the same was accepted before."""
+    """An accepted message. ``status`` is "new", or "already": the same was accepted before.
+
+    ``warnings``: what the provider would rather have otherwise, such as a smaller message.
+    """
 
     id: str
     status: Literal["new", "already"]
+    warnings: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -253,6 +257,8 @@ class Outbox:
                 piece.answers[place] = error
             else:
                 good.setdefault(message.destination, []).append(place)
+                if advice := payloads.advise(provider, message.payload):
+                    piece.warnings[place] = advice
         for destination, places in good.items():
             store, its = self._store(destination), [messages[place] for place in places]
             with _translated():
@@ -268,7 +274,11 @@ class Outbox:
             with _translated():
                 words = store.enqueue_answers(pipe.take(), messages)
             for place, message, word in zip(places, messages, words, strict=True):
-                answers[place] = Receipt(message.id, word) if isinstance(word, str) else word
+                answers[place] = (
+                    Receipt(message.id, word, piece.warnings.get(place, ()))
+                    if isinstance(word, str)
+                    else word
+                )
         return (answer for answer in answers if answer is not None)
 
     def _profile_of(self, destination: str) -> tuple[str, int | None]:
@@ -359,10 +369,12 @@ def _live_status(
 
 @dataclass(frozen=True, slots=True)
 class _Piece:
-    """``answers`` by place, None where not known yet; ``calls`` under way: whose, places, what."""
+    """``answers`` by place, None where not known yet; ``calls`` under way: whose, places, what;
+    ``warnings`` by place, of few."""
 
     answers: list[Receipt | PacelineError | None]
     calls: list[tuple[OutboxStore, list[int], list[Message]]]
+    warnings: dict[int, tuple[str, ...]] = field(default_factory=dict)
 
 
 def _pieces(messages: Iterable[Message]) -> Iterator[list[Message] | Exception]:

@@ -21,6 +21,7 @@ from paceline.embedded import EmbeddedServer
 from paceline.outbox import OutboxStore
 from paceline.records import Live
 from support.cli import Cli, open_outbox, put
+from support.published import published
 from support.servers import connect
 from support.wait import until
 
@@ -458,3 +459,23 @@ def test_a_line_can_expire_between_the_passes() -> None:
     late = read(line, now=1500)[0]
     assert isinstance(late, Refusal)
     assert (late.field, late.id) == ("expires", "a")
+
+
+def test_the_providers_advice_is_told_once_with_a_count(
+    cli: Cli, redis_client: redis.Redis
+) -> None:
+    published(redis_client, "sp", "sparkpost")
+    bodies = [
+        {
+            "recipients": [{"address": f"a{n}@b.example"}],
+            "content": {"from": "a@b.example", "subject": "s", "text": "t" * (n % 2 * 102_400)},
+        }
+        for n in range(5)
+    ]
+    file = cli.lines(*({"payload": body, "id": f"m{n}"} for n, body in enumerate(bodies)))
+    sent = cli("send", "sp", file)
+    assert (sent.code, sent.out) == (0, "5 messages accepted by sp\n")
+    assert sent.err.startswith("paceline: warning: 2 messages over 100 KB: SparkPost advises")
+    assert sent.err.count("\n") == 1
+    told = cli("send", "sp", file, "--json", "--dry-run").json["warnings"]
+    assert [(one["messages"], one["warning"][:11]) for one in told] == [(2, "over 100 KB")]

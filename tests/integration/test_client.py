@@ -353,3 +353,35 @@ def test_a_repeated_enqueue_outlives_a_restart_of_redis(tmp_path: Path) -> None:
             server.start()
             assert outbox.send("web", 2, id="b").status in ("new", "already")
             assert outbox.status("web", "a").state == "ready"
+
+
+def test_a_receipt_brings_the_providers_advice(outbox: Outbox, redis_client: redis.Redis) -> None:
+    published(redis_client, "sp", "sparkpost")
+    small, large = outbox.send("sp", SPARKPOST), outbox.send("sp", LARGE)
+    assert small.warnings == ()
+    assert [line[:11] for line in large.warnings] == ["over 100 KB"]
+    again = outbox.send("sp", LARGE, id=large.id)
+    assert (again.status, again.warnings) == ("already", large.warnings)
+
+
+def test_what_a_provider_cannot_express_is_refused_at_once(
+    outbox: Outbox, redis_client: redis.Redis
+) -> None:
+    for provider in ("maxmd", "sparkpost", "mailgun"):
+        published(redis_client, provider, provider)
+        assert outbox.send(provider, EMAIL).status == "new"
+    with_headers = {"email": {**EMAIL["email"], "headers": {"X-A": "b"}}}
+    for provider in ("sparkpost", "mailgun"):
+        assert outbox.send(provider, with_headers).status == "new"
+    with pytest.raises(PayloadError, match=r"payload\.email\.headers"):
+        outbox.send("maxmd", with_headers)
+
+
+EMAIL = {
+    "email": {"from": "a@b.example", "to": ["c@b.example"], "subject": "s", "text": "t"},
+}
+SPARKPOST = {
+    "recipients": [{"address": "c@b.example"}],
+    "content": {"from": "a@b.example", "subject": "s", "text": "t"},
+}
+LARGE = {**SPARKPOST, "content": {"from": "a@b.example", "subject": "s", "text": "t" * 102_400}}

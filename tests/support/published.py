@@ -20,7 +20,11 @@ MAXMD_PAYLOAD = {
 
 def destination(name: str = "web", provider: str = "http", more: str = "") -> Destination:
     """One configured destination."""
-    secrets = 'username = "u"\npassword = { env = "PW" }\n' if provider == "maxmd" else ""
+    secrets = {
+        "maxmd": 'username = "u"\npassword = { env = "PW" }\n',
+        "sparkpost": 'api_key = { env = "KEY" }\n',
+        "mailgun": 'api_key = { env = "KEY" }\n',
+    }.get(provider, "")
     text = (
         f'[destinations.{name}]\nprovider = "{provider}"\n'
         f'url = "http://127.0.0.1:9/x"\n{secrets}{more}\n'

@@ -16,6 +16,7 @@ from paceline_workers.outcome import Kind, Outcome, Reply, dispose
 from paceline_workers.providers.base import Profile
 from paceline_workers.providers.maxmd import TABLE, Row
 from paceline_workers.providers.registry import build
+from support.mails import PLAIN, neutral
 
 CONFIG = """
 [destinations.maxmd]
@@ -108,6 +109,43 @@ def test_the_policy_is_the_documents_own_as_configured() -> None:
     assert profile().policy == POLICIES["maxmd"]
     assert profile("retry = { max_retries = 1 }").policy.max_retries == 1
     assert profile().name == "maxmd"
+
+
+# --- a neutral e-mail ---
+
+
+def test_a_neutral_e_mail_becomes_a_message_with_its_values_put_in() -> None:
+    request = profile().render("m-1", neutral(PLAIN))
+    assert request == profile().render("m-1", neutral(PLAIN))
+    assert json.loads(request.body)["message"] == {
+        "sender": "praxis@mail.example",
+        "recipients": [
+            {"email": "jan@direct.example", "type": "TO"},
+            {"email": "copy@direct.example", "type": "CC"},
+            {"email": "blind@direct.example", "type": "BCC"},
+        ],
+        "subject": "Befund für Jan & <Söhne>",
+        "body": "<p>Guten Tag Jan &amp; &lt;Söhne&gt;, Nr. 17</p><style>@media{a{b:c}}</style>",
+        "htmlBody": True,
+        "replyTo": "antwort@mail.example",
+        "attachmentList": [
+            {"filename": "größe.pdf", "contentType": "application/pdf", "content": "JVBERg=="}
+        ],
+    }
+
+
+def test_without_html_the_text_is_the_body() -> None:
+    message = json.loads(profile().render("m-1", neutral()).body)["message"]
+    assert (message["subject"], message["body"], message["htmlBody"]) == (
+        "Hello Jane",
+        "Dear Jane",
+        False,
+    )
+
+
+def test_what_the_api_has_no_field_for_is_refused() -> None:
+    with pytest.raises(PayloadError, match="MaxMD's API has nothing like it"):
+        profile().render("m-1", neutral(headers={"X-A": "b"}))
 
 
 # --- the table ---
@@ -215,6 +253,14 @@ def test_codes_3_and_4_are_tried_three_times_more_and_then_dead() -> None:
             for tries in range(4)
         ]
         assert actions == ["retry", "retry", "retry", "dead"]
+
+
+def test_codes_3_and_4_may_be_rejected_at_once() -> None:
+    strict = profile('business_errors = "reject"')
+    for row in TABLE:
+        outcome = strict.judge(Reply(row.status, {}, row.body), 0.0)
+        expected = Kind.REJECTED if row.case in ("3", "4") else row.kind
+        assert outcome.kind is expected
 
 
 @given(st.integers(0, 999), st.binary() | st.sampled_from([row.body for row in TABLE]))

@@ -385,10 +385,66 @@ def test_sparkposts_defaults_are_those_of_its_documents() -> None:
         ("http", 'merge = { on_ambiguous = "drop" }', "merge.on_ambiguous"),
         ("http", "merge = { last = 1 }", "merge.last"),
         ("http", "merge = 5", "merge"),
+        ("http", 'business_errors = "retry"', "business_errors"),
+        ("http", 'rules = { a = { status = "403" } }', "rules.a.outcome"),
+        ("http", 'rules = { a = { outcome = "held" } }', "rules.a.status"),
+        ("http", 'rules = { a = { status = "600", outcome = "held" } }', "rules.a.status"),
+        ("http", 'rules = { a = { status = "403", outcome = "resend" } }', "rules.a.outcome"),
+        (
+            "http",
+            'rules = { a = { status = "403", outcome = "held", text = "" } }',
+            "rules.a.text",
+        ),
+        (
+            "http",
+            'rules = { a = { status = "403", outcome = "held", pointer = "/a" } }',
+            "rules.a.equals",
+        ),
+        (
+            "http",
+            'rules = { a = { status = "403", outcome = "held", equals = 1 } }',
+            "rules.a.pointer",
+        ),
+        (
+            "http",
+            'rules = { a = { status = "403", outcome = "held", pointer = "/a", equals = [1] } }',
+            "rules.a.equals",
+        ),
+        ("http", "rules = []", "rules"),
+        ("http", 'items = { success = { pointer = "/c", equals = 0 } }', "items.pointer"),
+        ("http", 'items = { pointer = "" }', "items.success"),
+        (
+            "http",
+            'items = { pointer = "x", success = { pointer = "/c", equals = 0 } }',
+            "items.pointer",
+        ),
+        ("http", 'items = { pointer = "", success = { pointer = "/c" } }', "items.success.equals"),
+        (
+            "http",
+            'items = { pointer = "", success = { pointer = "/c", equals = 0 }, '
+            'outcomes = { 1 = "held" } }',
+            "items.code_pointer",
+        ),
+        (
+            "http",
+            'items = { pointer = "", success = { pointer = "/c", equals = 0 }, '
+            'code_pointer = "/c", outcomes = { 1 = "sent" } }',
+            "items.outcomes.1",
+        ),
+        ("http", 'success = { id_header = "a b" }', "success.id_header"),
     ],
 )
 def test_what_means_nothing_for_a_provider_is_named(provider: str, line: str, key: str) -> None:
     assert list(problems(mail(provider, line))) == [f"destinations.m.{key}"]
+
+
+def test_the_rules_order_is_part_of_what_all_processes_must_agree_on() -> None:
+    rules = [f'[destinations.m.rules.{n}]\nstatus = "403"\noutcome = "held"\n' for n in "ab"]
+    one, other = (
+        loads(mail("http", "".join(lines))).destinations["m"] for lines in (rules, rules[::-1])
+    )
+    assert [list(it.rules) for it in (one, other)] == [["a", "b"], ["b", "a"]]
+    assert one.digest() != other.digest()
 
 
 def test_maxmd_merges_nothing() -> None:

@@ -68,12 +68,14 @@ class Refusal:
 
 @dataclass(frozen=True, slots=True)
 class Line:
-    """One line that is a message. ``end`` is how far the file was read."""
+    """One line that is a message. ``end`` is how far the file was read; ``warnings`` what the
+    provider would rather have otherwise."""
 
     number: int
     message: Message
     made_id: bool
     end: int
+    warnings: tuple[str, ...] = ()
 
     def in_turn(self, turn: float) -> Line:
         """The line, not to be sent before its turn (unix seconds), nor before its own time."""
@@ -137,7 +139,7 @@ class Lines:
                 self._check_twice(message, number)
         except InvalidMessage as error:
             return self._refusal(number, message.id if message else _id_of(raw), error)
-        return Line(number, message, made, end)
+        return Line(number, message, made, end, payloads.advise(rules.provider, message.payload))
 
     def _check_times(self, message: Message) -> None:
         # As enqueue.lua, which refuses it: a list sent late is better stopped than lost silently.

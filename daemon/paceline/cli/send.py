@@ -222,6 +222,7 @@ class _Run:
                     self._refused(line, shown=not max_errors or summary.invalid <= max_errors)
                     continue
                 summary.made_ids += line.made_id
+                summary.warnings.update(line.warnings)
                 advance(line.end - at)
                 at = line.end
         if max_errors and summary.invalid > max_errors:
@@ -411,6 +412,8 @@ class _Run:
             click.echo(f"{new} accepted by {summary.destination}{already}")
         if summary.spread and (dry_run or summary.accepted):
             click.echo(("would be " if dry_run else "") + summary.spread.text)
+        for warning, count in summary.warnings.items():
+            self._say(f"warning: {count_of(count, 'message')} {warning}")
         if summary.conflicts:
             self._say(f"{count_of(summary.conflicts, 'line')} refused, as told above")
         if summary.skipped:

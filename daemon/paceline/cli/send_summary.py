@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import Counter
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -28,6 +29,7 @@ class Summary:
     tried: int = 0
     stopped: str = ""
     spread: Spread | None = None
+    warnings: Counter[str] = field(default_factory=Counter)
 
     @property
     def good(self) -> int:
@@ -55,5 +57,6 @@ class Summary:
             "stopped": self.stopped or None,
             "made_ids": self.made_ids,
             "id_prefix": self.id_prefix if self.made_ids else None,
+            "warnings": [{"warning": w, "messages": n} for w, n in self.warnings.items()],
             "spread": self.spread.view() if self.spread else None,
         }

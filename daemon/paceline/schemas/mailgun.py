@@ -76,8 +76,10 @@ def check_native(document: Any) -> None:
         items = value if isinstance(value, list) else [value]
         for index, item in enumerate(items):
             here = f"{at}[{index}]" if isinstance(value, list) else at
-            if name in _ADDRESSES or name == "from":
-                count += _mailboxes(here, item) if name != "from" else 0
+            if name == "from":
+                line(here, address(here, item))
+            elif name in _ADDRESSES:
+                count += _mailboxes(here, item)
             elif name == "subject" or name.startswith("h:"):
                 line(here, item)
             elif isinstance(item, list) or item is None:

@@ -52,6 +52,7 @@ _FORM, _MULTIPART, _HTML = b"form", b"multipart", b"-html"
 #: Between the two halves of a portion: in `to`, and in `recipient-variables`. Neither can hold it.
 _BETWEEN = b"\0"
 _MIME = ".mime"
+_BYTES = "application/octet-stream"
 
 
 class Mailgun:
@@ -205,13 +206,13 @@ def _native(document: Mapping[str, Any]) -> tuple[list[Field], list[File]]:
                 File(
                     name,
                     one["filename"],
-                    one.get("content_type", "application/octet-stream"),
+                    one.get("content_type", _BYTES),
                     binascii.a2b_base64(one["content"]),
                 )
                 for one in value
             )
         elif name == "message":
-            files.append(File("message", "message.mime", "message/rfc822", value.encode()))
+            files.append(File("message", "message.mime", _BYTES, value.encode()))
         else:
             fields += (
                 (name, _written(item)) for item in (value if isinstance(value, list) else [value])
