@@ -88,8 +88,8 @@ def test_merged_requests_are_judged_by_the_same_rows(name: str, place: int) -> N
     assert with_it.kind is row.kind
     assert with_it.reason.startswith(row.says)
     alone = judge(build(table), row)
-    for name_of in ("retry_after_s", "quota", "most_retries", "provider_id", "partial"):
-        assert getattr(with_it, name_of) == getattr(alone, name_of)
+    for said in ("retry_after_s", "quota", "most_retries", "provider_id", "partial"):
+        assert getattr(with_it, said) == getattr(alone, said)
     assert not without.reason.startswith(row.says)
 
 
