@@ -78,6 +78,13 @@ class Census:
         return min(self.ceiling, float(self.gate.get("pace", self.ceiling)))
 
     @property
+    def fill(self) -> float:
+        """Messages that a request carries: as it was so far where they are merged, else 1."""
+        requests = self.counters.get("merged_requests", 0)
+        merges = int(self.config.get("merge_most", 1)) > 1
+        return self.counters["merged_messages"] / requests if merges and requests else 1.0
+
+    @property
     def usable_connections(self) -> int:
         """Connections in use by feedback, of those that are configured."""
         most = int(self.config.get("connections", 0))

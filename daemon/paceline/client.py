@@ -172,18 +172,29 @@ class Outbox:
         told RedisUnavailable, does not know what became of up to AHEAD + 2 pieces after the last
         answer: repeat from there on, with the same messages.
         """
-        under_way: deque[_Piece] = deque()
         with Pipe(self._client) as pipe:
-            for piece in _pieces(messages):
-                if isinstance(piece, Exception):
-                    while under_way:
-                        yield from self._answers(pipe, under_way.popleft())
-                    raise piece
-                under_way.append(self._put(pipe, piece))
-                if len(under_way) > AHEAD:
+            try:
+                yield from self._stream(pipe, messages)
+            except RedisUnavailable:
+                raise
+            except PacelineError:
+                # Who asks next what became of the others must not be told before it has happened.
+                with _translated():
+                    pipe.drain()
+                raise
+
+    def _stream(self, pipe: Pipe, messages: Iterable[Message]) -> Iterator[Receipt | PacelineError]:
+        under_way: deque[_Piece] = deque()
+        for piece in _pieces(messages):
+            if isinstance(piece, Exception):
+                while under_way:
                     yield from self._answers(pipe, under_way.popleft())
-            while under_way:
+                raise piece
+            under_way.append(self._put(pipe, piece))
+            if len(under_way) > AHEAD:
                 yield from self._answers(pipe, under_way.popleft())
+        while under_way:
+            yield from self._answers(pipe, under_way.popleft())
 
     @staticmethod
     def message(destination: str, payload: object, **options: Any) -> Message:
@@ -245,20 +256,20 @@ class Outbox:
 
     def _put(self, pipe: Pipe, messages: Sequence[Message]) -> _Piece:
         """Checks a piece and writes what is good of it, one command a destination."""
-        piece = _Piece([None] * len(messages), [])
+        piece = _Piece([None] * len(messages), [], {})
         good: dict[str, list[int]] = {}
         for place, message in enumerate(messages):
             try:
                 provider, limit = self._profile_of(message.destination)
                 payloads.check(provider, message.payload, max_payload_bytes=limit)
+                if advice := payloads.advise(provider, message.payload):
+                    piece.warnings[place] = advice
             except RedisUnavailable:
                 raise
             except PacelineError as error:
                 piece.answers[place] = error
             else:
                 good.setdefault(message.destination, []).append(place)
-                if advice := payloads.advise(provider, message.payload):
-                    piece.warnings[place] = advice
         for destination, places in good.items():
             store, its = self._store(destination), [messages[place] for place in places]
             with _translated():
@@ -269,13 +280,13 @@ class Outbox:
     @staticmethod
     def _answers(pipe: Pipe, piece: _Piece) -> Iterator[Receipt | PacelineError]:
         """Reads the replies to a piece; the answers are in the order of its messages."""
-        answers = piece.answers
+        answers, warnings = piece.answers, piece.warnings
         for store, places, messages in piece.calls:
             with _translated():
                 words = store.enqueue_answers(pipe.take(), messages)
             for place, message, word in zip(places, messages, words, strict=True):
                 answers[place] = (
-                    Receipt(message.id, word, piece.warnings.get(place, ()))
+                    Receipt(message.id, word, warnings.get(place, ()))
                     if isinstance(word, str)
                     else word
                 )
@@ -370,11 +381,11 @@ def _live_status(
 @dataclass(frozen=True, slots=True)
 class _Piece:
     """``answers`` by place, None where not known yet; ``calls`` under way: whose, places, what;
-    ``warnings`` by place, of few."""
+    ``warnings`` by place, where there are any."""
 
     answers: list[Receipt | PacelineError | None]
     calls: list[tuple[OutboxStore, list[int], list[Message]]]
-    warnings: dict[int, tuple[str, ...]] = field(default_factory=dict)
+    warnings: dict[int, tuple[str, ...]]
 
 
 def _pieces(messages: Iterable[Message]) -> Iterator[list[Message] | Exception]:
@@ -384,11 +395,14 @@ def _pieces(messages: Iterable[Message]) -> Iterator[list[Message] | Exception]:
     size = 0
     try:
         for message in messages:
-            if part and (len(part) == PIPELINE or size + len(message.payload) > PIPELINE_BYTES):
+            if part and size + len(message.payload) > PIPELINE_BYTES:
                 yield part
                 part, size = [], 0
             part.append(message)
             size += len(message.payload)
+            if len(part) == PIPELINE:
+                yield part
+                part, size = [], 0
     except Exception as error:  # noqa: BLE001 - raised by who asked for the pieces
         if part:
             yield part

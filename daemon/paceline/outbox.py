@@ -218,7 +218,9 @@ class OutboxStore:
         while at < len(ids):
             upto, size = at, 0
             while upto < len(ids) and upto - at < _MOST_IN_PIECE:
-                size += taken.sizes[ids[upto]] or largest
+                # A merged request is large, and a reply with one of them is enough.
+                known = FETCH_BYTES if merged.is_request(ids[upto]) else largest
+                size += taken.sizes[ids[upto]] or known
                 if size > FETCH_BYTES and upto > at:
                     break
                 upto += 1

@@ -51,6 +51,11 @@ class Pipe:
         self._written -= 1
         return reply
 
+    def drain(self) -> None:
+        """Waits until all that was put has been carried out; the replies are lost."""
+        while self._waiting:
+            self.take()
+
     def _write(self) -> None:
         while self._written < len(self._waiting):
             self._connection.send_packed_command(self._waiting[self._written], check_health=False)

@@ -453,3 +453,15 @@ def test_deep_audit_finds_a_request_that_lost_a_member(redis_client: redis.Redis
     findings = DeepAudit(post.store, rest=lambda _: None).run()
     assert findings.counts["merged"] == 1
     assert "m1" in findings.faults[0].problem
+
+
+def test_a_batch_counts_a_merged_request_as_full(post: Post) -> None:
+    for n in range(3):
+        post.put_many(f"m{n}-", 2)
+        freeze(post, post.take(2), f"request-0000000{n}")
+        post.begin(f"+request-0000000{n}", f"request-0000000{n}")
+    for n in range(3):
+        post.settle(f"+request-0000000{n}", f"request-0000000{n}", "retry", delay_s=1)
+    post.put_many("later", 300)
+    assert len(take_again(post, 250).sizes) == 3
+    assert len(post.take(250).sizes) == 250

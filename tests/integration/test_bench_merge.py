@@ -38,9 +38,10 @@ def test_a_tiny_one(tmp_path: Path) -> None:
         assert attached_url(folder / server / "redis") is None
 
 
+@pytest.mark.parametrize("how", ["merged", "plain"])
 def test_a_floor_that_misses_messages_is_no_figure(
-    redis_url: str, redis_client: redis.Redis
+    redis_url: str, redis_client: redis.Redis, how: str
 ) -> None:
     published(redis_client, "mailing")
     with pytest.raises(BenchFailed, match="10 messages were to be taken: batch, 0 taken"):
-        run_child("merge.floor", redis_url, "mailing", 10, 500)
+        run_child("merge.floor", redis_url, "mailing", 10, 500, how)

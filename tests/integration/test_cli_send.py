@@ -151,20 +151,20 @@ def test_other_payload_is_a_conflict(cli: Cli, store: OutboxStore) -> None:
 
 def test_full_outbox_keeps_what_was_accepted(cli: Cli, redis_client: redis.Redis) -> None:
     store = open_outbox(redis_client, max_messages=150)
-    file = cli.lines(*({"payload": n, "id": f"m{n}"} for n in range(1, 401)))
+    file = cli.lines(*({"payload": n, "id": f"m{n}"} for n in range(1, 1501)))
     result = cli("send", "api", file)
     assert result.code == 1
     assert "max_messages is 150" in result.err
     assert "Wait until messages have been sent, or raise the limit" in result.err
     assert "accepted, and stay so: 150 messages: lines 1–150" in result.err
-    assert "not accepted: 250 messages" in result.err
+    assert "not accepted: 1,350 messages" in result.err
     assert "the same command" in result.err
     assert accepted(store) == 150
     as_json = cli("send", "api", file, "--json")
     assert as_json.code == 1
     assert as_json.json["already"] == 150
     assert as_json.json["accepted_lines"] == [[1, 150]]
-    assert as_json.json["not_tried"] == 150
+    assert as_json.json["not_tried"] == 1000  # the next piece was under way already
     assert "max_messages is 150" in as_json.json["stopped"]
 
 
@@ -184,6 +184,21 @@ def test_full_redis_says_how_far_it_came(cli: Cli, redis_client: redis.Redis) ->
     again = cli("send", "api", file, "--json")
     assert (again.code, again.json["already"]) == (0, result.json["accepted"])
     assert accepted(store) == 300
+
+
+def test_a_call_that_redis_refuses_says_how_far_it_came(
+    cli: Cli, redis_client: redis.Redis, store: OutboxStore
+) -> None:
+    redis_client.set("{api}:r:0:", "somebody else's")
+    lines: list[dict[str, Any]] = [{"payload": n, "id": f"m{n}"} for n in range(1, 1501)]
+    lines[300]["priority"] = "high"
+    result = cli("send", "api", cli.lines(*lines), "--json")
+    redis_client.delete("{api}:r:0:")
+    assert result.code == 1
+    assert "WRONGTYPE" in result.json["stopped"]
+    assert result.json["accepted_lines"] == [[1, 300], [302, 750]]
+    assert result.json["in_doubt_lines"] == []
+    assert accepted(store) == result.json["accepted"] == 749
 
 
 def test_unknown_destination_names_the_known(cli: Cli, store: OutboxStore) -> None:

@@ -30,6 +30,7 @@ from paceline.message import Message
 from paceline.outbox import new_nonce
 from support.published import MAXMD_PAYLOAD, published
 from support.servers import command_calls
+from support.wait import until
 
 
 @pytest.fixture
@@ -210,6 +211,32 @@ def test_what_the_source_raises_comes_after_the_answers_that_are_due(
         answers.extend(outbox.send_stream(_numbered(1000, cut)))
     assert _ids(answers) == [f"m{n}" for n in range(777)]
     assert store.census().law["ready"] == 777
+
+
+def test_what_is_under_way_when_redis_refuses_a_call_is_done_when_it_is_told(
+    outbox: Outbox, redis_client: redis.Redis
+) -> None:
+    published(redis_client)
+    redis_client.set("{web}:r:0:", "somebody else's")
+
+    def source() -> Iterator[Message]:
+        for n in range(1000):
+            if n == 2 * PIPELINE - 1:
+                # The first piece is done, and Redis lets the second wait.
+                until(lambda: bool(redis_client.exists("{web}:m:m0")), 10, "the first piece")
+                redis_client.client_pause(200, all=False)
+            priority = "high" if n == 100 else "normal"
+            yield Outbox.message("web", [], id=f"m{n}", priority=priority)
+
+    with pytest.raises(PacelineError, match="WRONGTYPE"):
+        outbox.send_many(source())
+    known = [n for n in range(1000) if redis_client.exists(f"{{web}}:m:m{n}")]
+    assert known == [n for n in range(2 * PIPELINE) if n != 100]
+    redis_client.delete("{web}:r:0:")
+    again = outbox.send_many(Outbox.message("web", [], id=f"m{n}") for n in range(1000))
+    assert [n for n, a in enumerate(again) if isinstance(a, Receipt) and a.status == "new"] == [
+        100, *range(2 * PIPELINE, 1000)
+    ]  # fmt: skip
 
 
 def test_a_stream_left_early_leaves_the_connection_usable(

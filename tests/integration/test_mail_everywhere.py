@@ -278,6 +278,15 @@ def test_a_native_body(counters: dict[str, Counter], name: str) -> None:
     assert outcome.provider_id
 
 
+def test_a_providers_own_template(counters: dict[str, Counter]) -> None:
+    mail: dict[str, Any] = {"template": "welcome", "text": ...}
+    outcome, _ = counters["mailgun"].send(neutral(**mail))
+    assert (outcome.kind, counters["mailgun"].last().fault) == (Kind.SENT, "ok")
+    # There the template's own subject holds.
+    outcome, _ = counters["sparkpost"].send(neutral(**mail, subject=...))
+    assert (outcome.kind, counters["sparkpost"].last().fault) == (Kind.SENT, "ok")
+
+
 def test_a_whole_mime_message(counters: dict[str, Counter]) -> None:
     at = counters["mailgun"]
     message = "From: a@acme.example\r\nSubject: x\r\n\r\nGrüße\r\n--paceline-\r\n"

@@ -205,6 +205,18 @@ def test_a_time_the_provider_names_is_the_least_wait(
     assert outcome.kind is Kind.HELD
 
 
+def test_a_repeated_transmission_is_known_by_its_key(counters: dict[str, Counter]) -> None:
+    at = counters["sparkpost"]
+    first, _ = at.send(PAYLOAD, "reset_after", message_id="same")
+    assert (first.kind, at.last().recipients) == (Kind.AMBIGUOUS, 1)
+    again, reply = at.send(PAYLOAD, message_id="same")
+    assert reply is not None
+    assert reply.header("x-idempotent-replayed") == "true"
+    assert (again.kind, at.last().fault, at.last().recipients) == (Kind.SENT, "replayed", 0)
+    other, _ = at.send(neutral(subject="another"), message_id="same")
+    assert (other.kind, other.status, at.last().accepted) == (Kind.REJECTED, 409, False)
+
+
 # --- the general table ---
 
 GENERAL: dict[str, tuple[str, Kind]] = {

@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import logging
+import threading
+import time
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
@@ -11,8 +13,10 @@ from typing import Any
 import pytest
 
 from paceline.cli.look import status_text
+from paceline.embedded import EmbeddedServer
 from paceline.errors import ConfigError
 from paceline.settings import Destination
+from paceline_workers.engine import Engine
 from paceline_workers.runtime import WorkerRuntime
 from support.gatekeeper import Gatekeeper
 from support.line import Line, Worker, destination
@@ -136,6 +140,49 @@ def test_a_new_engine_goes_on_where_the_old_one_stopped(redis_url: str, stage: S
         assert {m.tries for m in map(line.status, stage.sent)} == {0}
 
 
+def test_outcomes_wait_for_a_redis_that_is_away(
+    durable_server: EmbeddedServer, stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """However long: a stop has to end, and gives them up for ambiguous; a reload has not."""
+    monkeypatch.setattr(Engine, "grace_s", 0.1)
+    with Line(durable_server.url, stage.destination()) as line:
+        runtime = line.workers[0].runtime
+        stage.provider.go.clear()
+        stage.send(line, 5)
+        until(lambda: len(stage.provider.shown) == 5, 8, "all are on the wire")
+        waits = _in_background(lambda: runtime.reload(stage.destination("connections = 3")))
+        until(lambda: runtime.engine.stopping.is_set(), 8, "the old one stops")
+        durable_server.kill()
+        stage.provider.go.set()
+        time.sleep(1.5)  # the outage itself: longer than a stop would wait
+        durable_server.start()
+        waits()
+        stage.check(line)
+        assert line.store.census().outcomes == {"sent:200": 5}
+
+
+def test_a_batch_that_is_being_handed_over_is_not_left_behind(redis_url: str, stage: Stage) -> None:
+    with Line(redis_url, stage.destination()) as line:
+        runtime = line.workers[0].runtime
+        fetch, fetching, go = runtime.store.fetch, threading.Event(), threading.Event()
+
+        def slowly(taken: Any) -> Any:
+            fetching.set()
+            go.wait(10)
+            return fetch(taken)
+
+        runtime.store.fetch = slowly  # type: ignore[method-assign]
+        stage.send(line, 5)
+        assert fetching.wait(8)
+        waits = _in_background(lambda: runtime.reload(stage.destination("connections = 3")))
+        until(lambda: runtime.engine.stopping.is_set(), 8, "the old one stops")
+        with pytest.raises(TimeoutError):
+            waits(0.3)
+        go.set()
+        waits()
+        stage.check(line)
+
+
 def test_whoever_was_not_reloaded_says_so_and_goes_on(
     redis_url: str, stage: Stage, caplog: pytest.LogCaptureFixture, monkeypatch: Any
 ) -> None:
@@ -158,6 +205,9 @@ def test_whoever_was_not_reloaded_says_so_and_goes_on(
         assert [loop.trouble for loop in line._daemon._loops if "reaper" in loop.name] == [
             "another configuration is in force"
         ]
+        seen = lambda: line.client.zrange("{d}:daemons", 0, -1, withscores=True)  # noqa: E731
+        before = seen()
+        until(lambda: seen() != before, 8, "it reaps all the same")
         stage.send(line, 20)
         line.wait_done()
         # Read again for a new password, an older file does not undo what is in force.
@@ -226,4 +276,4 @@ def _in_background(call: Any) -> Any:
     pool = ThreadPoolExecutor(1)
     future = pool.submit(call)
     pool.shutdown(wait=False)
-    return lambda: future.result(20)
+    return lambda within_s=20.0: future.result(within_s)

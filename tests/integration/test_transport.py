@@ -12,13 +12,16 @@ import threading
 import time
 import warnings
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from paceline.sink.thread import SinkThread
-from paceline_workers.transports.adapter import REPLY_BYTES
+from paceline_workers.transports import http1
+from paceline_workers.transports.adapter import REPLY_BYTES, GatedRequest
 from paceline_workers.transports.connection import Connector, resolve
 from paceline_workers.transports.pool import NoRoom, Retirement
 from support.peers import (
@@ -355,7 +358,11 @@ class _Corked(Connector):
 
 
 @pytest.mark.skipif(not hasattr(socket, "TCP_CORK"), reason="needs Linux's tcp_info")
-def test_an_end_before_anything_arrived_is_proven(rig: MakeRig) -> None:
+@pytest.mark.parametrize(("size", "one_write"), [(2, 65536), (5000, 100)])
+def test_an_end_before_anything_arrived_is_proven(
+    rig: MakeRig, monkeypatch: pytest.MonkeyPatch, size: int, one_write: int
+) -> None:
+    monkeypatch.setattr(http1, "_ONE_WRITE_BYTES", one_write)
     closing = threading.Event()
 
     def talk(_: Peer, it: Talk) -> None:
@@ -379,8 +386,34 @@ def test_an_end_before_anything_arrived_is_proven(rig: MakeRig) -> None:
 
     with Peer(talk) as peer:
         one = rig(peer.url, connector=Seen, elapsed_s=close_first)
-        failure = one.failure()
+        failure = one.failure(b"x" * size)
     assert (failure.phase, failure.cause, failure.unreceived) == ("read", "eof", True)
+
+
+@pytest.mark.parametrize("size", [10, 100_000, 3_000_000])
+@pytest.mark.parametrize("read_first", [False, True])
+def test_a_peer_that_ends_without_an_answer_may_have_the_request(
+    rig: MakeRig, size: int, read_first: bool
+) -> None:
+    """Its system has acknowledged some of it, whether or not anybody there has read it."""
+
+    def talk(_: Peer, it: Talk) -> None:
+        if read_first:
+            it.sock.recv(1)
+        it.sock.shutdown(socket.SHUT_WR)
+        it.hold()
+
+    with Peer(talk, receive_bytes=4096) as peer:
+        one = rig(peer.url, read_s=0.3)
+        link = one.pool.checkout()
+        if not read_first:
+            # Not before the write: then it would not even be begun.
+            assert select.select([link.wire.sock], [], [], 5)[0]
+        one.pool.checkin(link)
+        link.wire.is_silent = lambda: True  # type: ignore[method-assign]
+        failure = one.failure(b"x" * size)
+    assert failure.phase in ("read", "write")
+    assert not failure.unreceived
 
 
 def test_a_connection_closed_while_idle_is_noticed_before_the_write(rig: MakeRig) -> None:
@@ -765,6 +798,119 @@ def test_connections_retire_by_count_age_and_idleness(rig: MakeRig) -> None:
         aged.pool.trim()
         assert aged.pool.open_connections == 0
         assert aged.pool.counts["closed:age"] == 1
+
+
+def test_a_connection_in_use_over_its_age_is_not_used_again(rig: MakeRig) -> None:
+    now = [1000.0]
+
+    def talk(peer: Peer, it: Talk) -> None:
+        while request := it.read_request():
+            peer.note(request)
+            now[0] += 60  # the answer takes a minute
+            it.send(OK)
+
+    with Peer(talk) as peer:
+        one = rig(peer.url, retirement=Retirement(100, 1000, 1e9), clock=lambda: now[0])
+        assert one.post().status_code == 200
+        assert (one.pool.open_connections, peer.accepted) == (1, 1)
+        assert one.post().status_code == 200
+        assert one.pool.open_connections == 0, "it went on with a connection of two minutes"
+        assert one.pool.counts["closed:age"] == 1
+        assert one.post().status_code == 200
+        assert peer.accepted == 2
+
+
+@pytest.mark.parametrize("retirement", [Retirement(100, 1000, 1e9), Retirement(1e9, 1000, 100)])
+def test_one_that_became_too_old_at_the_gate_is_replaced(
+    rig: MakeRig, retirement: Retirement
+) -> None:
+    """A slow destination's requests wait there with a connection in hand."""
+    now = [1000.0]
+
+    def gate() -> float:
+        now[0] += 60
+        return time.monotonic()
+
+    with Peer(answers(OK)) as peer:
+        one = rig(peer.url, retirement=retirement, clock=lambda: now[0])
+        one.post()
+        now[0] += 50
+        assert one.post(gate=gate).status_code == 200
+        assert peer.accepted == 2
+        assert one.pool.open_connections == 1
+
+
+def test_permits_that_come_more_rarely_than_connections_live(rig: MakeRig) -> None:
+    """And a connection takes so long to open that the permit is stale then: it ends yet."""
+    now, permits = [1000.0], []
+
+    def gate() -> float:
+        now[0] += 500
+        permits.append(now[0])
+        return now[0]
+
+    class Slow(Connector):
+        def open(self) -> Any:
+            now[0] += 0.2
+            return super().open()
+
+    with Peer(answers(OK)) as peer:
+        one = rig(
+            peer.url, retirement=Retirement(100, 1000, 1e9), clock=lambda: now[0],
+            elapsed_s=lambda: now[0], connector=Slow,
+        )  # fmt: skip
+        assert one.post(gate=gate).status_code == 200
+        assert len(permits) == 2
+
+
+def test_addresses_that_change_under_way_are_used_within_a_connections_life(rig: MakeRig) -> None:
+    now, addresses = [1000.0], ["127.0.0.2", "127.0.0.3"]
+    port = _free_port()
+
+    def resolver(_host: str, _port: int) -> list[tuple[int, str]]:
+        return [(int(socket.AF_INET), address) for address in addresses]
+
+    with ExitStack() as exits:
+        peers = {
+            f"127.0.0.{n}": exits.enter_context(Peer(answers(OK), host=f"127.0.0.{n}", port=port))
+            for n in (2, 3, 4, 5)
+        }
+        one = rig(
+            f"http://moving.example:{port}/", resolver=resolver, limit=4,
+            retirement=Retirement(900, 1000, 1e9), clock=lambda: now[0],
+        )  # fmt: skip
+        _use_side_by_side(one, 4)
+        assert {a: p.accepted for a, p in peers.items()} == {
+            "127.0.0.2": 2, "127.0.0.3": 2, "127.0.0.4": 0, "127.0.0.5": 0,
+        }  # fmt: skip
+        addresses[:] = ["127.0.0.4", "127.0.0.5"]
+        now[0] += 899
+        _use_side_by_side(one, 4)
+        assert one.pool.counts["opened"] == 4, "open ones are used on"
+        now[0] += 1
+        before = {a: len(p.requests) for a, p in peers.items()}
+        _use_side_by_side(one, 4)
+        assert {a: len(p.requests) - before[a] for a, p in peers.items()} == {
+            "127.0.0.2": 0, "127.0.0.3": 0, "127.0.0.4": 2, "127.0.0.5": 2,
+        }  # fmt: skip
+        assert one.pool.open_connections == 4
+
+
+def _use_side_by_side(one: Rig, count: int) -> None:
+    """So many requests on as many connections: all are at the gate before the first goes on."""
+    together = threading.Barrier(count)
+
+    def gate() -> float:
+        together.wait(5)
+        return time.monotonic()
+
+    def post() -> None:
+        request = GatedRequest("POST", one.url, {}, b"{}", gate)
+        assert one.adapter.send(request).status_code == 200
+
+    with ThreadPoolExecutor(count) as pool:
+        for future in [pool.submit(post) for _ in range(count)]:
+            future.result(10)
 
 
 def test_new_connections_spread_over_all_addresses(rig: MakeRig) -> None:

@@ -92,9 +92,12 @@ class Counter:
         self.rig.close()
         self.sink.__exit__(kind, error, trace)
 
-    def send(self, payload: bytes, fault: str = "", *, now: float = 0.0) -> Answer:
-        """One message, alone."""
-        return self._post(self.profile.render(self._id(), payload), fault, now, None)
+    def send(
+        self, payload: bytes, fault: str = "", *, now: float = 0.0, message_id: str = ""
+    ) -> Answer:
+        """One message, alone; by an id of its own, unless one is given."""
+        rendered = self.profile.render(message_id or self._id(), payload)
+        return self._post(rendered, fault, now, None)
 
     def send_merged(
         self, payloads: Sequence[bytes], fault: str = "", *, now: float = 0.0

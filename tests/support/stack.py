@@ -45,6 +45,9 @@ class Stack:
     faults: str = ""
     seed: int = 7
     more: str = ""
+    #: The sink's profile, which the provider is named after, and what its URL ends in.
+    profile: str = "http"
+    path: str = "/messages"
     up: bool = False
     #: Where the daemons' metrics are; "127.0.0.1:0": on any port, see ``metrics_url``.
     exporter: str = "off"
@@ -99,8 +102,8 @@ url = "{self.server.url.replace(LOOPBACK, self.host)}"
 [exporter]
 listen = "{self.exporter}"
 [destinations.{DESTINATION}]
-provider = "http"
-url = "http://{self.sink_address}/messages"
+provider = "{self.profile}"
+url = "http://{self.sink_address}{self.path}"
 rate = {self.rate}
 burst = {self.burst}
 connections = {self.connections}
@@ -128,8 +131,9 @@ connections = {self.connections}
     def _start_sink(self) -> subprocess.Popen[bytes]:
         at = self.folder / "sink.port"
         extra = ["--faults", self.faults] if self.faults else []
+        extra += ["--recipients"] if self.profile != "http" else []
         process = self._spawn(
-            "sink", "paceline.sink", "--profile", "http", "--latency", self.latency,
+            "sink", "paceline.sink", "--profile", self.profile, "--latency", self.latency,
             "--seed", str(self.seed), "--host", self.host, "--port", "0", "--port-file", str(at),
             *extra,
         )  # fmt: skip
@@ -194,6 +198,12 @@ connections = {self.connections}
         with urllib.request.urlopen(f"http://{self.sink_address}/_sink/arrivals") as reply:
             found = [json.loads(line) for line in reply.read().splitlines()]
         return sorted(found, key=lambda a: int(a["mono_ns"]))
+
+    def report(self) -> dict[str, Any]:
+        """The sink's account."""
+        with urllib.request.urlopen(f"http://{self.sink_address}/_sink/report") as reply:
+            found: dict[str, Any] = json.load(reply)
+        return found
 
     def arrival_count(self) -> int:
         return len(self.arrivals())

@@ -2,13 +2,16 @@
 
 from __future__ import annotations
 
+from base64 import b64encode
 from dataclasses import replace
 from pathlib import Path
-from typing import Any
+from typing import Any, get_type_hints
 
 import pytest
 
+from paceline import logs
 from paceline.census import CONTAINERS, END_TERMS, IN_TERMS, Census, WorkerSeen
+from paceline.cli import common
 from paceline.doctor import endpoint_judge, local_checks, outbox_judge, redis_judge
 from paceline.doctor.endpoint_facts import AddressFacts, Certificate, EndpointFacts
 from paceline.doctor.finding import Finding, healthy
@@ -262,6 +265,27 @@ def test_secrets_are_read_and_not_shown(tmp_path: Path) -> None:
         "destinations.web.username: the environment variable WHO is not set"
     ]
     assert "hunter2x" not in str([*found, *missing])
+
+
+def test_no_secret_of_a_destination_is_forgotten() -> None:
+    """Neither by the doctor, who looks whether it is there, nor by what covers secrets in logs."""
+    kinds = get_type_hints(Destination)
+    names = [name for name, kind in kinds.items() if kind == Secret | None]
+    assert len(names) >= 5
+    values = {
+        name: Secret(f"destinations.web.{name}", "value", f"{name}-hunter9") for name in names
+    }
+    more: dict[str, Any] = {"headers": {"X-Key": Secret("k", "value", "header-hunter9")}, **values}
+    to = Destination(name="web", provider="http", urls=("http://127.0.0.1:9/",), **more)
+    assert {secret.ref for _, secret in local_checks.secrets_of(to)} == {
+        *(secret.ref for secret in values.values()),
+        "header-hunter9",
+    }
+    common._hide_secrets(to, {}, ("value",))
+    basic = b64encode(b"api:api_key-hunter9").decode()
+    for text in (*(f"{name}-hunter9" for name in names if "username" not in name), basic):
+        assert text not in logs.veil().cover(f"it is {text} here")
+    assert "header-hunter9" not in logs.veil().cover("header-hunter9")
 
 
 def test_a_configuration_that_holds_secrets_and_that_all_may_read(tmp_path: Path) -> None:

@@ -92,6 +92,13 @@ def test_what_is_no_address(text: str, field: str) -> None:
     assert at == f"payload.email.{name}" + ("[0]" if field == "to" else "")
 
 
+def test_a_long_text_for_an_address_is_refused_at_once() -> None:
+    for text in ("a" + " " * 100_000, '"' * 100_001, "a@" * 50_000, "<" * 100_000):
+        with pytest.raises(PayloadError, match="At most 998"):
+            address("at", text)
+    assert address("at", "a" * 979 + " <a@b.example.org>").email == "a@b.example.org"
+
+
 @pytest.mark.parametrize(
     ("changes", "field"),
     [
@@ -309,6 +316,11 @@ def test_the_usual_passes_at_a_glance() -> None:
     assert is_plain_email(neutral())
     assert is_plain_email(neutral(sender="Acme Ltd. <a@b.example>", text="a\nb", tags=["x"]))
     assert is_plain_transmission(json.dumps(NATIVE).encode())
+    by_template = NATIVE | {"content": {"template_id": "spring", "use_draft_template": False}}
+    assert is_plain_transmission(json.dumps(by_template).encode())
+    for missing in ("from", "subject", "text"):
+        content = {k: v for k, v in NATIVE["content"].items() if k != missing}
+        assert not is_plain_transmission(json.dumps(NATIVE | {"content": content}).encode())
 
 
 @pytest.mark.parametrize("escape", ["\\u0025recipient.name%", "\\u007b{nobody}}", "\\u007B{x"])
@@ -337,7 +349,14 @@ MAILBOX = TEXTS | st.fixed_dictionaries({"email": TEXTS}, optional={"name": TEXT
                 max_size=2,
             ),
             "content": st.fixed_dictionaries(
-                {"from": MAILBOX, "subject": TEXTS}, optional={"text": TEXTS, "html": TEXTS}
+                {},
+                optional={
+                    "from": MAILBOX,
+                    "subject": TEXTS,
+                    "text": TEXTS,
+                    "html": TEXTS,
+                    "template_id": TEXTS,
+                },
             ),
         },
         optional={

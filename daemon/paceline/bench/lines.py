@@ -29,11 +29,11 @@ _LOOK_FIRST_S, _LOOK_LEAST_S, _LOOK_MOST_S = 0.02, 0.005, 0.25
 @dataclass(frozen=True, slots=True)
 class Dialect:
     """How a destination speaks to the sink: its provider, more lines of its table (TOML), and the
-    environment that they name."""
+    environment variables that they name."""
 
     provider: str = "http"
     more: tuple[str, ...] = ()
-    environ: Mapping[str, str] = field(default_factory=dict)
+    variables: Mapping[str, str] = field(default_factory=dict)
 
 
 HTTP = Dialect()
@@ -78,7 +78,7 @@ class Line:
         words = [sys.executable, "-m", "paceline", command, "--config", str(config)]
         # What the caller's environment says of Paceline is meant for another one.
         environ = {k: v for k, v in os.environ.items() if not k.startswith("PACELINE_")}
-        environ |= {**self._dialect.environ, PARENT_VARIABLE: str(os.getpid())}
+        environ |= {**self._dialect.variables, PARENT_VARIABLE: str(os.getpid())}
         return Part(f"{self.name}-{name}", words, environ, self._folder / f"{self.name}-{name}.log")
 
     def ready(self) -> None:

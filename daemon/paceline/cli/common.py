@@ -242,6 +242,9 @@ def _hide_secrets(
     veil = logs.veil()
     if password := value(destination.password):
         veil.hide_login(value(destination.username), password)
+    if key := value(destination.api_key):
+        # Bare, and as Mailgun wants it.
+        veil.hide_login("api", key)
     if password := value(destination.proxy_password):
         veil.hide_login(value(destination.proxy_username), password)
     veil.hide(*(v for secret in destination.headers.values() if (v := value(secret))))

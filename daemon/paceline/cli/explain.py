@@ -223,8 +223,9 @@ def capacity(census: Census) -> float | None:
 
 
 def backlog_s(census: Census) -> float | None:
-    """Seconds to send what is unfinished at the configured rate."""
-    return census.unfinished / rate(census) if rate(census) else None
+    """Seconds to send what is unfinished at the configured rate, with requests as full as they
+    were."""
+    return census.unfinished / (rate(census) * census.fill) if rate(census) else None
 
 
 def eta_s(census: Census) -> float | None:
@@ -239,7 +240,7 @@ def eta_s(census: Census) -> float | None:
     if None in lefts:
         return None
     closed_s = max((left for left in lefts if left is not None), default=0.0)
-    return max(closed_s + census.unfinished / per_s, last_due_s(census))
+    return max(closed_s + census.unfinished / (per_s * census.fill), last_due_s(census))
 
 
 def last_due_s(census: Census) -> float:

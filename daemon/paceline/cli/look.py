@@ -137,6 +137,9 @@ def status_text(census: Census, rates: Rates | None = None) -> str:
         backlog = explain.backlog_s(census)
         at_rate = "" if backlog is None else f" ({in_words(backlog)} at the rate)"
         lines.append(f"  done in     {eta_words(census)}{at_rate}")
+    if sizes.get("merged"):
+        merged = f"{sizes['merged']:,} messages in {sizes['merged_requests']:,} requests"
+        lines.append(f"  merged      {merged}, {census.fill:.0f} in one on average")
     if law["ready"]:
         lines.append(f"  oldest      {in_words(sizes['oldest_us'] / 1e6)}")
     if law["scheduled"]:

@@ -17,8 +17,8 @@ from paceline.plan import Pace, round_up
 class Reckoning:
     """What a destination sends by, and what keeps it from being faster (``binds``).
 
-    ``rate``       requests a second that it may send
-    ``able``       requests a second that the open connections carry, None where nothing is known
+    ``rate``       messages a second that it may send: requests, as full as they were so far
+    ``able``       messages a second that the open connections carry, None where nothing is known
     ``latency_s``  the provider's mean latency, None likewise
     ``notes``      what the figures rest on, where it may be otherwise
     """
@@ -61,6 +61,8 @@ def reckon(census: Census, until_s: float | None = None) -> Reckoning:
             "Start its daemon once, with a configuration",
         )
     able = explain.capacity(census)
+    latency_s = None if able is None else explain.connections(census) / able
+    rate, able = rate * census.fill, able and able * census.fill
     bound = able is not None and able < rate
     closed_s = max((c.left_s or 0.0 for c in explain.closures(census)), default=0.0)
     return Reckoning(
@@ -72,7 +74,7 @@ def reckon(census: Census, until_s: float | None = None) -> Reckoning:
         binds="connections" if bound else "rate",
         rate=rate,
         able=able,
-        latency_s=None if able is None else explain.connections(census) / able,
+        latency_s=latency_s,
         notes=tuple(_notes(census, until_s, measured=able is not None)),
     )
 
@@ -98,6 +100,8 @@ def _ahead(census: Census, until_s: float | None) -> int:
 
 def _notes(census: Census, until_s: float | None, *, measured: bool) -> list[str]:
     notes = []
+    if census.fill > 1:
+        notes.append(f"a request carries {census.fill:.0f} messages, as on average so far")
     for closure in explain.closures(census):
         as_if = "counted" if closure.left_s is not None else "reckoned as if it were resumed now"
         notes.append(f"{closure.text}; {as_if}")

@@ -6,7 +6,8 @@ import shutil
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator, Sequence
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
@@ -33,7 +34,7 @@ from paceline.cli.reckon import reckon
 from paceline.cli.send_summary import Summary
 from paceline.cli.spreading import Spread, too_long, too_old
 from paceline.cli.words import count_of, in_words
-from paceline.client import PIPELINE, PIPELINE_BYTES, Outbox, Receipt
+from paceline.client import PIPELINE, Outbox, Receipt
 from paceline.errors import (
     Draining,
     DuplicateConflict,
@@ -43,7 +44,7 @@ from paceline.errors import (
     RedisUnavailable,
     UnknownDestination,
 )
-from paceline.message import new_id
+from paceline.message import Message, new_id
 from paceline.outbox import OutboxStore
 
 _SPOOL_BYTES = 16 * 1024 * 1024
@@ -298,31 +299,56 @@ class _Run:
             return EXIT_INTERRUPTED
 
     def _send_all(self, was_asked: Callable[[], bool]) -> int:
-        piece: list[Line] = []
-        size = at = 0
-        with self._progress("send") as advance:
-            for line in self._lines_in_turn():
-                if isinstance(line, Refusal):
-                    self.summary.tried += 1
-                    self.summary.conflicts += 1
-                    self._refused(line, shown=True)
-                    continue
-                payload = len(line.message.payload)
-                if piece and (len(piece) == PIPELINE or size + payload > PIPELINE_BYTES):
-                    code = self._send_piece(piece)
-                    if code:
-                        return code
-                    if was_asked():
-                        self.summary.stopped = "interrupted"
-                        return EXIT_INTERRUPTED
-                    advance(piece[-1].end - at)
-                    at, piece, size = piece[-1].end, [], 0
-                piece.append(line)
-                size += payload
-            code = self._send_piece(piece) if piece else 0
-        if code:
-            return code
+        under_way: deque[Line | Refusal] = deque()
+        at = 0
+        try:
+            with self._progress("send") as advance:
+                messages = self._messages(under_way, was_asked)
+                for count, answer in enumerate(self._outbox.send_stream(messages), 1):
+                    self._tell_refusals(under_way)
+                    line = under_way.popleft()
+                    assert isinstance(line, Line)
+                    self._answered(line, answer)
+                    if count % PIPELINE == 0:
+                        advance(line.end - at)
+                        at = line.end
+                self._tell_refusals(under_way)
+        except (RedisUnavailable, KeyboardInterrupt) as error:
+            self._doubt(under_way)
+            if isinstance(error, KeyboardInterrupt):
+                self.summary.stopped = "interrupted"
+                return EXIT_INTERRUPTED
+            self._error, self.summary.stopped = error, error.what
+            return EXIT_REDIS
+        except PacelineError as error:
+            # Redis answers, and refused in the middle (a right, say): it can tell how far.
+            self._error, self.summary.stopped = error, error.what
+            self._look_up(under_way)
+            return EXIT_FAILED
+        if self.summary.stopped:
+            return EXIT_FAILED if self._error else EXIT_INTERRUPTED
         return EXIT_FAILED if self.summary.conflicts else 0
+
+    def _messages(
+        self, under_way: deque[Line | Refusal], was_asked: Callable[[], bool]
+    ) -> Iterator[Message]:
+        """What is to be sent, until something stops it; ``under_way`` holds what has no answer."""
+        for line in self._lines_in_turn():
+            if not self.summary.stopped and was_asked():
+                self.summary.stopped = "interrupted"
+            if self.summary.stopped:
+                return
+            under_way.append(line)
+            if isinstance(line, Line):
+                yield line.message
+
+    def _tell_refusals(self, under_way: deque[Line | Refusal]) -> None:
+        """Lines that are messages no more, in their turn."""
+        while under_way and isinstance(refusal := under_way[0], Refusal):
+            under_way.popleft()
+            self.summary.tried += 1
+            self.summary.conflicts += 1
+            self._refused(refusal, shown=True)
 
     def _good_lines(self) -> Iterator[Line | Refusal]:
         """What the first pass found good. A Refusal among it was good then: it has expired since.
@@ -344,40 +370,30 @@ class _Run:
         for line, turn in zip(self._good_lines(), spread.turns(), strict=False):
             yield line if isinstance(line, Refusal) else line.in_turn(turn)
 
-    def _send_piece(self, piece: Sequence[Line]) -> int:
+    def _answered(self, line: Line, answer: Receipt | PacelineError) -> None:
+        self.summary.tried += 1
+        if isinstance(answer, Receipt):
+            self._accepted(line, new=answer.status == "new")
+        elif isinstance(answer, _STOPS):
+            # What was under way by then is answered still.
+            self._error, self.summary.stopped = answer, answer.what
+        else:
+            self.summary.conflicts += 1
+            self._refused(_as_refusal(line, answer), shown=True)
+
+    def _look_up(self, under_way: Iterable[Line | Refusal]) -> None:
+        """Asks which of them Redis has after all."""
+        lines = [line for line in under_way if isinstance(line, Line)]
         try:
-            answers = self._outbox.send_many([line.message for line in piece])
-        except (RedisUnavailable, KeyboardInterrupt) as error:
-            self._doubt(piece)
-            if isinstance(error, KeyboardInterrupt):
-                self.summary.stopped = "interrupted"
-                return EXIT_INTERRUPTED
-            self._error, self.summary.stopped = error, error.what
-            return EXIT_REDIS
-        except PacelineError as error:
-            # Redis answers, and refused in the middle (out of memory, say): it can tell how far.
-            self._error, self.summary.stopped = error, error.what
-            try:
-                with redis_errors():
-                    there = self._store.look([line.message.id for line in piece])
-            except PacelineError:
-                self._doubt(piece)
-                return EXIT_FAILED
-            for line, found in zip(piece, there, strict=True):
-                self.summary.tried += 1
-                if found is not None:
-                    self._accepted(line, new=True)
-            return EXIT_FAILED
-        for line, answer in zip(piece, answers, strict=True):
+            with redis_errors():
+                there = self._store.look([line.message.id for line in lines])
+        except PacelineError:
+            self._doubt(lines)
+            return
+        for line, found in zip(lines, there, strict=True):
             self.summary.tried += 1
-            if isinstance(answer, Receipt):
-                self._accepted(line, new=answer.status == "new")
-            elif isinstance(answer, _STOPS):
-                self._error, self.summary.stopped = answer, answer.what
-            else:
-                self.summary.conflicts += 1
-                self._refused(_as_refusal(line, answer), shown=True)
-        return EXIT_FAILED if self.summary.stopped else 0
+            if found is not None:
+                self._accepted(line, new=True)
 
     def _accepted(self, line: Line, *, new: bool) -> None:
         if new:
@@ -386,10 +402,11 @@ class _Run:
             self.summary.already += 1
         self.summary.taken.add(line.number, self.summary.tried)
 
-    def _doubt(self, piece: Sequence[Line]) -> None:
-        for line in piece:
+    def _doubt(self, under_way: Iterable[Line | Refusal]) -> None:
+        for line in under_way:
             self.summary.tried += 1
-            self.summary.in_doubt.add(line.number, self.summary.tried)
+            if isinstance(line, Line):
+                self.summary.in_doubt.add(line.number, self.summary.tried)
 
     def _refused(self, refusal: Refusal, *, shown: bool) -> None:
         if self._as_json:
@@ -436,7 +453,7 @@ class _Run:
         self._say(f"  accepted, and stay so: {count_of(taken, 'message')}{lines}")
         if summary.in_doubt.count:
             self._say(
-                "  sent to Redis, but no answer came: "
+                "  handed over, but no answer came: "
                 f"{count_of(summary.in_doubt.count, 'message')}: lines {summary.in_doubt}"
             )
         rest = summary.good - taken - summary.in_doubt.count - summary.conflicts

@@ -64,6 +64,7 @@ def problems(source: str, found: Iterable[ConfigProblem]) -> list[Finding]:
 def secrets_of(destination: Destination) -> list[tuple[str, Secret]]:
     """(what it is, where it is)."""
     found = [("username", destination.username), ("password", destination.password)]
+    found += [("api_key", destination.api_key)]
     found += [("proxy_username", destination.proxy_username)]
     found += [("proxy_password", destination.proxy_password)]
     found += [(f"header {name}", secret) for name, secret in destination.headers.items()]

@@ -34,6 +34,7 @@ _LIST: Final = (
     # what waits
     _of_destination("gauge", "messages", "Messages in the outbox that have not ended.", "state"),
     _of_destination("gauge", "ready_messages", "Messages ready to be sent.", "priority"),
+    _of_destination("gauge", "merged_messages", "Messages in merged requests that have not ended."),
     _of_destination("gauge", "backlog_seconds", "Age of the oldest ready message."),
     _of_destination("gauge", "next_due_seconds", "Until the next scheduled message is due."),
     _of_destination("gauge", "stored_bytes", "Payload bytes in the outbox."),
@@ -48,6 +49,8 @@ _LIST: Final = (
         "outcome",
         "status",
     ),
+    _of_destination("counter", "merged_requests_total", "Requests made of several messages."),
+    _of_destination("counter", "merged_messages_total", "Messages put into such requests."),
     _of_destination("counter", "retries_total", "Messages put back to be tried again later."),
     _of_destination("counter", "ambiguous_total", "Attempts whose fate is unknown."),
     _of_destination("counter", "duplicates_total", "Messages known to have been sent again."),

@@ -32,6 +32,7 @@ def _put_waiting(sheet: Sheet, census: Census) -> None:
         sheet.put("paceline_messages", census.law[state], name, state)
     for priority in ("high", "normal", "bulk"):
         sheet.put("paceline_ready_messages", sizes[f"ready_{priority}"], name, priority)
+    sheet.put("paceline_merged_messages", sizes.get("merged", 0), name)
     sheet.put("paceline_backlog_seconds", sizes["oldest_us"] / 1e6, name)
     if sizes["next_due_us"] >= 0:
         sheet.put("paceline_next_due_seconds", sizes["next_due_us"] / 1e6, name)
@@ -50,6 +51,8 @@ def _put_events(sheet: Sheet, census: Census) -> None:
         outcome, _, status = label.partition(":")
         sheet.put("paceline_requests_total", count, name, outcome, status)
         ambiguous += count if outcome == "ambiguous" else 0
+    sheet.put("paceline_merged_requests_total", n.get("merged_requests", 0), name)
+    sheet.put("paceline_merged_messages_total", n.get("merged_messages", 0), name)
     sheet.put("paceline_retries_total", n.get("retried", 0), name)
     sheet.put("paceline_ambiguous_total", ambiguous, name)
     sheet.put("paceline_duplicates_total", n.get("duplicates", 0), name)

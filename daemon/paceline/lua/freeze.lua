@@ -77,6 +77,8 @@ call('SET', K('m:' .. id), 'PL' .. struct.pack('>HHc16c1c1', 0, tonumber(ARGV[7]
 call('HSET', K('q'), id, count)
 call('SADD', K('b:' .. rid), id)
 call('HSET', K('bm:' .. rid), 'worker', worker, 'lane', prio == '0' and 'high' or 'any', 'at', now)
+bump('merged_requests')
+bump('merged_messages', tonumber(count))
 call('ZADD', K('batches'), now + tonumber(call('HGET', K('cfg'), 'lease_us')), rid)
 write_tally()
 return {'frozen'}

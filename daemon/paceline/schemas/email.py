@@ -64,6 +64,8 @@ _ADDRESS = re.compile(
     r"(?=.{1,253}\Z)(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.)+"
     r"[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?"
 )
+# A header's line has no more (RFC 5322 §2.1.1); and what is longer is not looked at for minutes.
+_LONGEST = 998
 _NAMED = re.compile(r'\s*(?:"((?:[^"\\]|\\.)*)"|([^"<>]*?))\s*<([^<>]*)>\s*')
 _ATOMS = re.compile(r"[A-Za-z0-9 !#$%&'*+/=?^_`{|}~-]+")
 _NAME = re.compile(r"(?!.*__)[A-Za-z][A-Za-z0-9_]{0,63}")
@@ -173,6 +175,8 @@ def parse(document: Mapping[str, Any]) -> Email:
 def address(at: str, value: Any) -> Address:
     """One mailbox in any of its three forms."""
     if isinstance(value, str):
+        if len(value) > _LONGEST:
+            raise PayloadError(at, f"{len(value)} characters", f"At most {_LONGEST}")
         if _ADDRESS.fullmatch(value):
             return Address(value)
         line(at, value)

@@ -59,10 +59,12 @@ class _Recipient(msgspec.Struct, forbid_unknown_fields=True):
 
 
 class _Content(msgspec.Struct, forbid_unknown_fields=True, rename={"sender": "from"}):
-    sender: str | _Mailbox
-    subject: str
+    sender: str | _Mailbox = ""
+    subject: str | UnsetType = UNSET
     text: str | UnsetType = UNSET
     html: str | UnsetType = UNSET
+    template_id: str | UnsetType = UNSET
+    use_draft_template: bool | UnsetType = UNSET
 
 
 class _Transmission(msgspec.Struct, forbid_unknown_fields=True):
@@ -117,7 +119,8 @@ def is_plain_email(payload: bytes) -> bool:
 
 
 def is_plain_transmission(payload: bytes) -> bool:
-    """SparkPost's own body, with its content inside and nothing out of the way in it."""
+    """SparkPost's own body, with its content inside or a template's id, and nothing out of the way
+    in it."""
     if len(payload) > LARGEST:
         return False
     try:
@@ -125,15 +128,22 @@ def is_plain_transmission(payload: bytes) -> bool:
     except _FAULTS:
         return False
     content = it.content
-    if not it.recipients or (content.text is UNSET and content.html is UNSET):
-        return False
-    if not _is_sound(content.sender):
+    if not it.recipients or (content.template_id is UNSET and not _is_content(content)):
         return False
     for recipient in it.recipients:
         if not _is_sound(recipient.address):
             return False
-    return not (_is_forged(content.subject) or _is_forged(it.campaign_id)) and (
-        len(it.campaign_id) <= 64 and it.campaign_id.isascii()
+    campaign = it.campaign_id
+    return not _is_forged(campaign) and len(campaign) <= 64 and campaign.isascii()
+
+
+def _is_content(content: _Content) -> bool:
+    subject = content.subject
+    return (
+        subject is not UNSET
+        and not _is_forged(subject)
+        and not (content.text is UNSET and content.html is UNSET)
+        and _is_sound(content.sender)
     )
 
 

@@ -138,6 +138,7 @@ class GatedAdapter(BaseAdapter):
     def _ready_link(self, request: GatedRequest) -> Link:
         """An open connection and a permit whose time has come, both fresh."""
         link = self._pool.checkout(request.before_connect)
+        renewed = False
         while True:
             try:
                 due_s = request.gate()
@@ -145,8 +146,12 @@ class GatedAdapter(BaseAdapter):
                 self._pool.checkin(link)
                 raise
             # During the wait, however short, the peer may have closed it, or the others have found
-            # that its URL fails.
-            if not link.is_quiet() or link.is_left():
+            # that its URL fails; and it may have become too old. That once only: where permits
+            # come more rarely than connections live, and one takes long to open, it would draw
+            # permits for ever.
+            over = not renewed and self._pool.outlived(link)
+            renewed = renewed or over
+            if over or not link.is_quiet() or link.is_left():
                 self._pool.checkin(link)
                 link = self._pool.checkout(request.before_connect)
             if self._elapsed_s() - due_s <= STALE_PERMIT_S:

@@ -217,6 +217,15 @@ class ConnectionPool:
         if changed is not None:
             self._on_health(changed.number, changed.healthy)
 
+    def outlived(self, link: Link) -> bool:
+        """Whether a connection that is checked out, and not in use yet, is over its age or its idle
+        time: it waited at the gate with its request. Checked in, it is closed then."""
+        now = self._clock()
+        if self._idle.why_retire(link, now) is None:
+            return False
+        link.retire_s = min(link.retire_s, now)
+        return True
+
     def _judge(
         self, route: UrlRoute | None, good: bool | None, spent_s: float | None, *, probe: bool
     ) -> UrlRoute | None:

@@ -18,6 +18,6 @@ def payload(number: int) -> dict[str, object]:
                 "substitution_data": {"name": f"Somebody {n}", "link": f"{_LINK}{n}"},
             }
         ],
-        "content": {"template_id": "autumn-offers", "use_draft_template": False},
+        "content": {"template_id": "autumn-offers-2026-new-customers"},
         "campaign_id": CAMPAIGN,
     }

@@ -44,9 +44,10 @@ def main() -> None:
 
 def _turn(store: OutboxStore, pinned: Pinned, count: int, *, merged: bool) -> int:
     taken = store.take(_WORKER, new_nonce(), count, "any")
-    if merged:
+    settled = 0
+    if merged and taken.sizes:
         settled = _merged(store, pinned, taken)
-    else:
+    elif taken.sizes:
         settled = store.settle([_sent(leased) for leased in store.fetch(taken)]).count("ok")
     if settled != count:
         raise BenchFailed(
