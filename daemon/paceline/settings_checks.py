@@ -392,6 +392,8 @@ def _contradictions(at: str, it: Destination, problems: _Problems) -> None:
                 f"{tenant.rate:g} is over the destination's rate ({it.rate:g})",
                 "Leave it out: a tenant without a cap may use all that is free",
             )
+    if it.body == "form" and it.merge.array is not None:
+        wrong("body", "is a form, which merge.array cannot put together", "Remove one of them")
     if it.lease_s < LEAST_LEASE_S:
         wrong(
             "lease_s",

@@ -163,7 +163,9 @@ local function settle_sent(item, m)
     return 'duplicate'
   end
   local ours = held(m, item.nonce)
-  if item.record ~= '' and (not ours or m.attempts > 1) then note_attempt(item.id, item.record) end
+  -- Of one that was sent at the first try there is nothing to tell, but that some of it was refused.
+  local told = not ours or m.attempts > 1 or string.sub(item.label, 1, 8) == 'partial:'
+  if item.record ~= '' and told then note_attempt(item.id, item.record) end
   if not ours then return settle_late(item, m) end
   leave(m)
   bump('sent', finish(m, 'S', now, item.nonce, item.sha, item.provider_id, observe_sent))

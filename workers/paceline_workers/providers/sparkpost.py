@@ -72,7 +72,8 @@ class SparkPost:
         self._key = idempotency_key and not own_key
         self._max_payload_bytes = max_payload_bytes
         self._table = Table(table)
-        self._splicer = Splicer("/recipients")
+        # `portion` reads the element, which is one value then.
+        self._splicer = Splicer("/recipients", is_one=lambda _: True)
         self._peeler = Peeler("sparkpost", _shared, shared_metadata=False)
 
     def __repr__(self) -> str:
@@ -110,6 +111,8 @@ class SparkPost:
         around, element = split
         try:
             address = _recipient(element).address
+            # What is skipped over is not looked at that closely.
+            element.decode()
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
         email = address if isinstance(address, str) else address.email
