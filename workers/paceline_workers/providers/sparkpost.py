@@ -23,6 +23,7 @@ import msgspec
 from paceline.backoff import RetryPolicy
 from paceline.payloads import read
 from paceline.schemas.email import Address, Email
+from paceline.schemas.sparkpost import RESERVED
 from paceline_workers.outcome import Kind, Outcome, Reply, http_date
 from paceline_workers.providers.base import Portion, RenderedRequest
 from paceline_workers.providers.neutral import NEUTRAL, Peeler, texts
@@ -74,7 +75,7 @@ class SparkPost:
         self._table = Table(table)
         # `portion` reads the element, which is one value then.
         self._splicer = Splicer("/recipients", is_one=lambda _: True)
-        self._peeler = Peeler("sparkpost", _shared, shared_metadata=False)
+        self._peeler = Peeler("sparkpost", _shared, shared_metadata=False, reserved=RESERVED)
 
     def __repr__(self) -> str:
         return "SparkPost()"
