@@ -146,7 +146,8 @@ class SparkPost:
         if reply.status >= 300:
             if _is_replayed(reply):
                 detail = f"answered again, as to the first attempt under this key; {detail}"
-            return self._table.judge(reply, code, now, detail=detail, said_at=said_at)
+            taken = _counted(body, count)[0] in ("sent", "partial")
+            return self._table.judge(reply, code, now, detail=detail, said_at=said_at, taken=taken)
         case, transmission_id, missing = _counted(body, count)
         if case == "partial":
             detail = f"{missing} not accepted" + (f"; {detail}" if detail else "")
