@@ -128,7 +128,6 @@ def _mend(sink: SinkThread) -> None:
 @pytest.mark.parametrize(
     ("first", "second", "merge", "how"),
     [
-        ("sparkpost", "mailgun", 1, "502"),
         # Ambiguous ones of SparkPost's are retried by their key; of Mailgun's none may be.
         ("sparkpost", "mailgun", 20, "502"),
         ("mailgun", "sparkpost", 20, "down"),

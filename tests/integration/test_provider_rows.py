@@ -186,6 +186,25 @@ def test_every_code_of_sparkposts_ranges(counters: dict[str, Counter], code: int
     assert says in outcome.reason
 
 
+# Whatever the code beside them: SparkPost's document names every pair of these with its codes.
+BY_STATUS = {
+    **dict.fromkeys((401, 403, 404, 405, 406, 415), Kind.HELD),
+    413: Kind.TOO_LARGE,
+    **dict.fromkeys((420, 429), Kind.THROTTLED),
+    **dict.fromkeys((500, 502, 504), Kind.AMBIGUOUS),
+    503: Kind.UNAVAILABLE,
+}
+
+
+def test_every_pair_of_sparkposts(counters: dict[str, Counter]) -> None:
+    at = counters["sparkpost"]
+    rows = SinkSettings(profile="sparkpost").make_profile().rows
+    found = {row: at.send(PAYLOAD, f"row={row}")[0].kind for row in rows if row != "200/2000"}
+    wanted = {row: BY_STATUS.get(int(row[:3]), Kind.REJECTED) for row in found}
+    assert found == wanted | {"400/1502": Kind.RETRY, "409/1601": Kind.RETRY}
+    assert len(found) == 137
+
+
 @pytest.mark.parametrize("name", TABLES)
 def test_a_time_the_provider_names_is_the_least_wait(
     counters: dict[str, Counter], name: str
