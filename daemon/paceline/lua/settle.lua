@@ -150,6 +150,8 @@ local function settle_sent(item, m)
     -- The nonces of further ones are kept as long as the record: repeated, in whatever order,
     -- each counts once.
     local others, ttl = K('dup:' .. item.id), redis.call('PTTL', K('m:' .. item.id))
+    -- The record of one that went in a merged request has no expiry of its own.
+    if ttl < 0 then ttl = keep_ms end
     local fresh = redis.call('SADD', others, item.nonce) == 1
     redis.call('PEXPIRE', others, ttl)
     if not sent then
