@@ -3,7 +3,8 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 STAMP := $(VENV)/.installed
-PYTEST_WORKERS ?= 2
+# One more than processors: the tests wait as much as they work.
+PYTEST_WORKERS ?= 3
 
 .PHONY: help run bench shows test lint types arrows unit lock clean
 

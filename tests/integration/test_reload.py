@@ -230,6 +230,7 @@ def test_a_daemon_goes_on_by_other_destinations(redis_url: str, stage: Stage) ->
         assert line._daemon.reload([stage.destination()]) == "nothing changed"
         assert line._daemon._loops == before
         stage.send(line, 10)
+        until(lambda: line.store.census().workers, 8, "the worker has read the old one")
         changed = stage.destination("burst = 40")
         assert line._daemon.reload([changed]) == "d: burst, reserve"
         assert not any(loop.alive for loop in before)
