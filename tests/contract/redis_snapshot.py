@@ -75,7 +75,8 @@ def snapshot(client: redis.Redis, destination: str) -> dict[str, Any]:
             assert client.pttl(f"{keys.tag(destination)}:{name}") > 0, f"stays for ever: {name}"
         else:
             known = ALWAYS_FINE | {"s", "e", "dead", "parked", "workers", "daemons", "slots",
-                                   "inv", "batches", "t", "q", "qm", "qs", "late", "poll"}  # fmt: skip
+                                   "inv", "batches", "t", "q", "qm", "qs", "late",
+                                   "poll"}  # fmt: skip
             assert kind in known, f"an unknown key: {name}"
     assert not deadlines, f"batches without members: {deadlines}"
     for message_id, end in found["ended"].items():

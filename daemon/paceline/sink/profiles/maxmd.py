@@ -131,7 +131,7 @@ class MaxMD:
         smtp_id = unquote_to_bytes(quoted)
         digits = smtp_id.removeprefix(_ID)
         recipients = None
-        if smtp_id != digits and digits.isdigit():
+        if smtp_id != digits and digits.isdigit() and len(digits) < 18:
             recipients = self._known.get(int(digits))
         if recipients is None:
             return Verdict(404, b'{"message":"unknown smtpId"}', False, "unknown_id")
