@@ -27,7 +27,7 @@ from paceline_workers.providers.base import as_polling
 from paceline_workers.providers.registry import build
 from paceline_workers.sender import Sender
 from paceline_workers.settler import Settler
-from paceline_workers.status_poll import StatusPoll
+from paceline_workers.status_poll import DEADLINE_S, StatusPoll
 from paceline_workers.transports.adapter import GatedAdapter
 from paceline_workers.transports.connection import Connector
 from paceline_workers.transports.pool import ConnectionPool, Retirement
@@ -69,6 +69,8 @@ def test_what_became_of_a_message_is_in_its_history(redis_url: str) -> None:
         assert census.counters["permits"] == 2
         assert post.conn == get.conn or line.destination.connections > 1
         assert line.client.zcard("{d}:poll") == 0
+        adapter = line.workers[0].runtime.engine.sender._errand._adapter  # type: ignore[union-attr]
+        assert adapter._total_timeout_s == DEADLINE_S  # type: ignore[attr-defined]
 
 
 def test_off_by_default(redis_url: str) -> None:
@@ -153,9 +155,11 @@ def test_a_thread_that_has_a_message_runs_no_errand(
 
 class Asker:
     """One message that was sent as ``<1.a@direct.example>`` and is due; a StatusPoll without a
-    worker, to a URL."""
+    worker, to a URL, which is one of ``urls`` alike."""
 
-    def __init__(self, client: redis.Redis, url: str, deadline_s: float = 5.0) -> None:
+    def __init__(
+        self, client: redis.Redis, url: str, *, deadline_s: float = 5.0, urls: int = 1
+    ) -> None:
         self.client = client
         self.store = OutboxStore(client, "d")
         scripts.load_library(client)
@@ -173,14 +177,14 @@ class Asker:
             "{d}:gate", mapping={"level": 5, "at": 1, "run": scripts.Pinned(client).ready()}
         )
         self.pool = ConnectionPool(
-            [Connector(to.urls[0], connect_timeout_s=2.0, read_timeout_s=5.0)],
+            [Connector(to.urls[0], connect_timeout_s=2.0, read_timeout_s=5.0)] * urls,
             Retirement(), clock=time.monotonic, rand=random.random,
         )  # fmt: skip
         self.pool.set_limit(1)
         self.watchdog = Watchdog(time.monotonic)
         self.watchdog.start()
         clock = Clock()
-        adapter = GatedAdapter(
+        self.adapter = adapter = GatedAdapter(
             self.pool, self.watchdog, total_timeout_s=deadline_s,
             monotonic_s=clock.monotonic_s, elapsed_s=clock.elapsed_s,
         )  # fmt: skip
@@ -289,6 +293,45 @@ def test_a_paused_destination_is_asked_nothing(redis_client: redis.Redis) -> Non
         asker.store.hold("resume")
         asker.run()
         assert (len(peer.requests), asker.times) == (1, None)
+        asker.close()
+
+
+def test_its_answers_tell_nothing_of_the_urls(redis_client: redis.Redis) -> None:
+    with Peer(answers(_answer("503 Service Unavailable"))) as peer:
+        asker = Asker(redis_client, peer.url, urls=2)
+        asker.run()
+        assert len(peer.requests) == 1
+        assert [url["failures"] for url in asker.pool.route_facts()] == [0, 0]
+        asker.close()
+
+
+def test_a_trouble_is_told_once_until_it_is_over(
+    redis_client: redis.Redis, caplog: pytest.LogCaptureFixture
+) -> None:
+    refused = _answer("429 Too Many Requests")
+    with Peer(answers(refused, refused, _answer("404 Not Found"), refused)) as peer:
+        asker = Asker(redis_client, peer.url)
+        told = []
+        with caplog.at_level(logging.WARNING):
+            for _ in range(4):
+                redis_client.zadd("{d}:poll", {"m-1": 4})
+                asker.run()
+                told.append(len(caplog.records))
+        assert told == [1, 1, 1, 2]
+        asker.close()
+
+
+def test_a_permit_that_is_too_old_is_drawn_again_and_asked_with_once(
+    redis_client: redis.Redis,
+) -> None:
+    with Peer(answers(TOLD)) as peer:
+        asker = Asker(redis_client, peer.url)
+        late = iter((5.0, 0.0))
+        elapsed_s = Clock().elapsed_s
+        asker.adapter._elapsed_s = lambda: elapsed_s() + next(late)
+        asker.run()
+        assert (len(peer.requests), asker.times) == (1, None)
+        assert asker.store.census().counters["permits"] == 2
         asker.close()
 
 
