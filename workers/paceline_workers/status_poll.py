@@ -148,7 +148,9 @@ class StatusPoll:
         """Told once for each kind, until there is an answer again."""
         if what != self._trouble:
             log.warning(
-                "the status of sent messages cannot be asked (%s); asking again later", what
+                "what became of sent messages cannot be asked (%s); asking again later",
+                what,
+                extra={"event": "poll_refused", "cause": what},
             )
             self._trouble = what
         return max(_TROUBLE_S, least_s)
