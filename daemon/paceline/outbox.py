@@ -157,6 +157,11 @@ class OutboxStore:
         """Ready or scheduled with an expiry that has come -> expired. Returns how many."""
         return int(self._run("expire", most))
 
+    def sweep(self, most: int = 5) -> int:
+        """The records of merged requests whose window is over go, of so many requests at most.
+        Returns how many records went."""
+        return int(self._run("sweep", most))
+
     def reap(self, run_id: str, daemon: str, most: int = 500) -> tuple[str, int, int]:
         """("terms", batches given a full term, 0) or ("reaped", back to place, ambiguous)."""
         reply = self._run("reap", run_id, daemon, most)
@@ -221,7 +226,9 @@ class OutboxStore:
         while at < len(ids):
             upto, size = at, 0
             while upto < len(ids) and upto - at < _MOST_IN_PIECE:
-                size += taken.sizes[ids[upto]] or largest
+                # A merged request is large, and a reply with one of them is enough.
+                known = FETCH_BYTES if merged.is_request(ids[upto]) else largest
+                size += taken.sizes[ids[upto]] or known
                 if size > FETCH_BYTES and upto > at:
                     break
                 upto += 1

@@ -23,6 +23,8 @@ from paceline.scripts import Pinned
 log = logging.getLogger("paceline.reaper")
 
 _BURY_EVERY = 4
+#: In one turn, each of a few thousand records: more than two million a minute leave.
+_MOST_SWEEPS = 8
 #: A worker of another host that died together with Redis can be told from a frozen one by nothing.
 #: After so long it is taken for dead: should it wake all the same, its permits are stale, and it
 #: draws them again before it writes.
@@ -63,6 +65,7 @@ class Reaper:
         run_id = self._pinned.current_run_id()
         word, first, ambiguous = self._store.reap(run_id, self._daemon)
         buried = 0
+        self._sweep()
         if self._turn % _BURY_EVERY == 0:
             census = self._store.census()
             self._tell_changes(census)
@@ -76,6 +79,11 @@ class Reaper:
             )
         terms = word == "terms"
         return Reaped(first if terms else 0, 0 if terms else first, ambiguous, buried)
+
+    def _sweep(self) -> None:
+        for _ in range(_MOST_SWEEPS):
+            if not self._store.sweep():
+                return
 
     def _bury(self, census: Census, run_id: str) -> int:
         suspects = [w for w in census.workers if self._dead_here(w.facts)]

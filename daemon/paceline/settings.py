@@ -207,6 +207,7 @@ class Destination:
     proxy_password: Secret | None = None
     gzip_from_bytes: int = 0
     method: str = "POST"
+    body: Literal["json", "form"] = "json"
     success: SuccessRule = DEFAULT_SUCCESS
     outcomes: Mapping[str, str] = field(default_factory=dict)
     rules: Mapping[str, ReplyRule] = field(default_factory=dict)
@@ -277,6 +278,7 @@ class Destination:
             "allow_plain_http": self.allow_plain_http,
             "gzip_from_bytes": self.gzip_from_bytes,
             "method": self.method,
+            "body": self.body,
             "success": {**asdict(self.success), "statuses": list(self.success.statuses)},
             "outcomes": dict(sorted(self.outcomes.items())),
             # A list: their order means something.

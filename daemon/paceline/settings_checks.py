@@ -27,7 +27,7 @@ from paceline.settings import (
     Settings,
     Tenant,
 )
-from paceline.settings_fallback import fallback_problems, with_providers
+from paceline.settings_fallback import fallback_problems, fallback_warnings, with_providers
 from paceline.settings_merge import merge_from
 from paceline.settings_proxy import is_loopback, proxy_problems
 from paceline.settings_rules import items_from, outcomes_from, rules_from, success_from
@@ -90,6 +90,7 @@ def settings_from(document: Mapping[str, Any], problems: _Problems) -> Settings 
     problems.extend(fallback_problems(destinations, list(tables)))
     if len(problems) > before:
         return None
+    warnings.extend(fallback_warnings(destinations))
     return Settings(
         redis=redis,
         destinations=MappingProxyType(with_providers(destinations)),
@@ -392,6 +393,8 @@ def _contradictions(at: str, it: Destination, problems: _Problems) -> None:
                 f"{tenant.rate:g} is over the destination's rate ({it.rate:g})",
                 "Leave it out: a tenant without a cap may use all that is free",
             )
+    if it.body == "form" and it.merge.array is not None:
+        wrong("body", "is a form, which merge.array cannot put together", "Remove one of them")
     if it.lease_s < LEAST_LEASE_S:
         wrong(
             "lease_s",

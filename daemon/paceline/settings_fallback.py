@@ -9,7 +9,7 @@ from dataclasses import replace
 from paceline.errors import ConfigProblem
 from paceline.settings import Destination
 
-__all__ = ["fallback_problems", "with_providers"]
+__all__ = ["fallback_problems", "fallback_warnings", "with_providers"]
 
 
 def fallback_problems(
@@ -33,6 +33,18 @@ def fallback_problems(
                 f"Did you mean {near[0]}?" if near else f"Add a table [destinations.{it.fallback}]"
             )
             yield ConfigProblem(key, f"there is no destination {it.fallback!r} here", mend)
+
+
+def fallback_warnings(destinations: Mapping[str, Destination]) -> Iterator[str]:
+    """What an operator should know of a `fallback` that is right in itself."""
+    for it in destinations.values():
+        other = destinations.get(it.fallback or "")
+        if other is None or it.provider == other.provider:
+            continue
+        line = f"destinations.{it.name}: to {other.name} only neutral e-mails are moved"
+        if other.provider == "maxmd":
+            line += ", and those with headers, a template or inline attachments die there"
+        yield line
 
 
 def with_providers(destinations: Mapping[str, Destination]) -> dict[str, Destination]:

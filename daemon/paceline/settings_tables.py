@@ -114,6 +114,7 @@ DESTINATION: Mapping[str, Key] = {
         Annotated[int, Meta(ge=0, le=2**53)], "Bytes, such as 100000; 0 for never"
     ),
     "method": Key(Literal["POST", "PUT", "PATCH", "DELETE"], "POST, PUT, PATCH or DELETE"),
+    "body": Key(Literal["json", "form"], '"json" or "form"'),
     "success": Key(Any, ""),
     "outcomes": Key(Any, ""),
     "idempotency_key": Key(Literal["bare", "quoted", "off"], '"bare", "quoted" or "off"'),
@@ -135,6 +136,7 @@ ONLY: Mapping[str, tuple[str, ...]] = {
     "subaccount": ("sparkpost",),
     "merge": ("sparkpost", "mailgun", "http"),
     "method": ("http",),
+    "body": ("http",),
     "success": ("http",),
     "outcomes": ("http",),
     "rules": ("http",),

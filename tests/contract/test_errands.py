@@ -181,6 +181,11 @@ def test_a_message_is_asked_about_after_the_time_and_what_is_learnt_is_on_record
     assert 0 < redis_client.pttl("{d}:a:m") <= RECORD_US / 1000
     assert gate.waiting == {}
     assert gate.store.census().sound
+    # One of a merged request: its record stays until it is swept.
+    redis_client.persist("{d}:m:m")
+    assert gate.errands.note(errand, {"outcome": "status", "reason": "b"})
+    assert 0 < redis_client.pttl("{d}:a:m") <= RECORD_US / 1000
+    assert len(gate.store.attempts("m")) == 2
 
 
 def test_whoever_dies_with_one_leaves_it_to_be_asked_again_three_times_in_all(

@@ -109,6 +109,35 @@ def test_a_sent_message_of_a_request_is_known_again(post: Post) -> None:
     assert post.store.enqueue(post.store_message("m0")) == "already"
 
 
+def test_records_of_a_request_go_when_their_window_is_over(post: Post) -> None:
+    request = merged(post, 3)
+    post.begin(request, R1)
+    post.settle(request, R1, "sent")
+    post.now += (24 * 3600 - 1) * SECOND
+    assert post.store.sweep() == 0
+    assert tell(post, "m0").state == "sent"
+    post.now += 2 * SECOND
+    assert post.store.sweep() == 3
+    assert post.store.look(["m0", "m1", "m2"]) == [None] * 3
+    assert not post.client.keys("{d}:m:m*")
+    assert not post.client.keys("{d}:qm:*")
+    assert not post.client.exists("{d}:gone")
+
+
+def test_a_duplicate_of_a_member_is_counted_once(post: Post) -> None:
+    post.put("early")
+    alone = post.take(1)
+    post.begin("early", alone.nonce)
+    post.reap(12)
+    post.put_many("m", 1)
+    freeze(post, take_again(post, 2))
+    post.begin("+" + R1, R1)
+    post.settle("+" + R1, R1, "sent")
+    assert post.settle("early", alone.nonce, "sent") == "duplicate"
+    assert post.settle("early", alone.nonce, "sent") == "repeat"
+    assert post.store.census().counters["duplicates"] == 1
+
+
 def test_it_is_settled_once_however_often_it_is_told(post: Post) -> None:
     request = merged(post)
     post.begin(request, R1)
@@ -453,3 +482,15 @@ def test_deep_audit_finds_a_request_that_lost_a_member(redis_client: redis.Redis
     findings = DeepAudit(post.store, rest=lambda _: None).run()
     assert findings.counts["merged"] == 1
     assert "m1" in findings.faults[0].problem
+
+
+def test_a_batch_counts_a_merged_request_as_full(post: Post) -> None:
+    for n in range(3):
+        post.put_many(f"m{n}-", 2)
+        freeze(post, post.take(2), f"request-0000000{n}")
+        post.begin(f"+request-0000000{n}", f"request-0000000{n}")
+    for n in range(3):
+        post.settle(f"+request-0000000{n}", f"request-0000000{n}", "retry", delay_s=1)
+    post.put_many("later", 300)
+    assert len(take_again(post, 250).sizes) == 3
+    assert len(post.take(250).sizes) == 250

@@ -1,4 +1,5 @@
-"""A provider fails, another takes its messages, and gives them back: two sinks, real workers."""
+"""A provider fails, another takes its messages, and gives them back: two sinks, real workers.
+Between different ones only neutral e-mails move."""
 
 from __future__ import annotations
 
@@ -31,6 +32,25 @@ from support.wait import until
 QUICK = Policy(errors=20, errors_s=1.0, apart_s=0.15, quiet_s=0.6)
 
 
+PATHS = {
+    "http": "/x",
+    "maxmd": "/x",
+    "sparkpost": "/api/v1/transmissions",
+    "mailgun": "/v3/d.example/messages",
+}
+KEYS = {
+    "http": "",
+    "maxmd": 'username = "u"\npassword = "p"',
+    "sparkpost": 'api_key = "k"',
+    "mailgun": 'api_key = "k"',
+}
+EMAIL = {"email": {"from": "a@b.example", "to": ["c@d.example"], "subject": "s", "text": "t"}}
+OWN = {
+    "recipients": [{"address": "c@d.example"}],
+    "content": {"from": "a@b.example", "subject": "s", "text": "t"},
+}
+
+
 @dataclass
 class Two:
     """Destinations "a" and "b" with a provider, a worker and a daemon; a falls back to b."""
@@ -40,8 +60,10 @@ class Two:
     sinks: tuple[SinkThread, SinkThread]
     stores: tuple[OutboxStore, OutboxStore]
 
-    def send(self, prefix: str, count: int) -> set[str]:
-        messages = [self.outbox.message("a", {"n": n}, id=f"{prefix}{n}") for n in range(count)]
+    def send(self, prefix: str, count: int, *, own: bool = False) -> set[str]:
+        """`own`: as the provider of a alone understands them."""
+        payload = OWN if own else EMAIL
+        messages = [self.outbox.message("a", payload, id=f"{prefix}{n}") for n in range(count)]
         self.outbox.send_many(messages)
         return {m.id for m in messages}
 
@@ -52,27 +74,26 @@ class Two:
         return sum(store.census().unfinished for store in self.stores)
 
 
-def _toml(sinks: tuple[SinkThread, SinkThread]) -> str:
+def _toml(sinks: tuple[SinkThread, SinkThread], providers: tuple[str, str]) -> str:
     more = (
         'fallback = "b"\nprobe_after_s = 1.5\n[destinations.a.retry]\nfirst_s = 0.05\ncap_s = 0.1',
         "",
     )
     return "\n".join(
-        f'[destinations.{name}]\nprovider = "http"\nurl = "{sink.url}/x"\nrate = 200\n'
-        f"burst = 100\nconnections = 5\n{its}"
-        for name, sink, its in zip("ab", sinks, more, strict=True)
+        f'[destinations.{name}]\nprovider = "{provider}"\nurl = "{sink.url}{PATHS[provider]}"\n'
+        f"rate = 200\nburst = 100\nconnections = 5\n{KEYS[provider]}\n{its}"
+        for name, sink, provider, its in zip("ab", sinks, providers, more, strict=True)
     )
 
 
-@pytest.fixture
-def two(redis_url: str) -> Iterator[Two]:
+@pytest.fixture(params=[("http", "http")], ids="-to-".join)
+def two(redis_url: str, request: pytest.FixtureRequest) -> Iterator[Two]:
     """All of it running; at the end both sides' books balance."""
+    providers: tuple[str, str] = request.param
     with ExitStack() as exits:
-        sinks = (
-            exits.enter_context(SinkThread(profile="http")),
-            exits.enter_context(SinkThread(profile="http")),
-        )
-        settings = loads(_toml(sinks))
+        one, other = (exits.enter_context(SinkThread(profile=name)) for name in providers)
+        sinks = (one, other)
+        settings = loads(_toml(sinks, providers))
         client = exits.enter_context(connect(redis_url))
         outbox = exits.enter_context(Outbox.from_url(redis_url))
         daemon = DaemonService(connect(redis_url), list(settings.destinations.values()))
@@ -100,6 +121,7 @@ def test_the_daemon_moves_a_tenth_of_what_has_not_been_tried(two: Two) -> None:
     assert not two.arrived(0) & two.arrived(1), "given to both providers"
 
 
+@pytest.mark.parametrize("two", [("sparkpost", "mailgun")], ids="-to-".join, indirect=True)
 def test_all_of_it_moves_step_by_step_and_back(two: Two) -> None:
     two.sinks[0].set_faults("500")
     mover = Mover(*two.stores, QUICK)
@@ -112,6 +134,8 @@ def test_all_of_it_moves_step_by_step_and_back(two: Two) -> None:
         return moved
 
     sent = two.send("m", 400)
+    own = two.send("own", 20, own=True)
+    sent |= own
     until(lambda: turn().share == 100, 9, "all the weight is with the other", 0.02)
     assert shares[:11] == list(range(shares[0], 101, 10))[: len(shares)]
     until(lambda: turn() and two.stores[1].census().law["sent"] >= 150, 9, "it carries on", 0.02)
@@ -123,6 +147,8 @@ def test_all_of_it_moves_step_by_step_and_back(two: Two) -> None:
     assert first | second == sent
     assert not two.arrived(0) & two.arrived(1), "given to both providers"
     assert {f"n{n}" for n in range(50)} <= first
+    assert own <= first, "what no other provider understands stayed"
+    assert all(one.accepted for one in two.sinks[1].arrivals())
 
 
 def test_two_daemons_lean_no_faster_than_one(redis_client: redis.Redis) -> None:

@@ -312,3 +312,19 @@ def test_a_worker_that_stops_gives_back_what_waits(redis_url: str) -> None:
         assert line.store.census().law["ready"] == 20
         assert sink.arrivals() == []
         assert sound(line)
+
+
+def test_recipients_that_the_provider_left_out_are_on_record(redis_url: str) -> None:
+    with (
+        SinkThread(profile="sparkpost", recipients=True, script=["row=200/2000"]) as sink,
+        Line(redis_url, sparkpost(sink, most=10)) as line,
+    ):
+        send(line, [native(n) for n in range(10)])
+        line.wait_done()
+        tried = sink.arrivals()[0]
+        [number] = {
+            attempt["not_accepted"] for n in range(10) for attempt in line.status(f"m-{n}").history
+        }
+        assert number >= 1
+        assert tried.recipients < 10
+        assert line.store.census().outcomes["partial:200"] == 1

@@ -43,3 +43,17 @@ SHORT: dict[str, Any] = {
     "text": "Dear {{name}}",
     "substitution": {"name": "Jane"},
 }
+
+# As the two take it by themselves.
+SENDGRID_MAIL: dict[str, Any] = {
+    "personalizations": [{"to": [{"email": "jane@example.org"}]}],
+    "from": {"email": "news@acme.example"},
+    "subject": "s",
+    "content": [{"type": "text/plain", "value": "t"}],
+}
+POSTMARK_MAIL: dict[str, Any] = {
+    "From": "news@acme.example",
+    "To": "jane@example.org",
+    "Subject": "s",
+    "TextBody": "t",
+}

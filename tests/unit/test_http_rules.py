@@ -3,9 +3,11 @@ ship: SendGrid, Postmark and FCM by configuration alone."""
 
 from __future__ import annotations
 
+import base64
 import json
 from pathlib import Path
 from typing import Any
+from urllib.parse import parse_qsl
 
 import pytest
 from hypothesis import given
@@ -21,7 +23,12 @@ from paceline_workers.providers.registry import build
 
 CONFIG = '[destinations.api]\nprovider = "http"\nurl = "https://api.example/v1"\n'
 EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples"
-SECRETS = {"SENDGRID_AUTHORIZATION": "Bearer SG.x", "POSTMARK_SERVER_TOKEN": "t0ken"}
+SECRETS = {
+    "SENDGRID_AUTHORIZATION": "Bearer SG.x",
+    "POSTMARK_SERVER_TOKEN": "t0ken",
+    "TWILIO_ACCOUNT_SID": "AC1",
+    "TWILIO_AUTH_TOKEN": "t0ken",
+}
 
 
 def profile(lines: str = "") -> Profile:
@@ -233,7 +240,8 @@ def shipped(name: str, tmp_path: Path) -> Profile:
 
 
 def test_every_example_is_tried_below() -> None:
-    assert sorted(path.stem for path in EXAMPLES.glob("*.toml")) == ["fcm", "postmark", "sendgrid"]
+    shipped_ = sorted(path.stem for path in EXAMPLES.glob("*.toml"))
+    assert shipped_ == ["fcm", "postmark", "sendgrid", "twilio"]
 
 
 SENDGRID = {"from": {"email": "a@b.example"}, "subject": "s", "content": []}
@@ -312,3 +320,40 @@ def test_fcm(tmp_path: Path) -> None:
     assert it.judge(reply(404, b"<html>"), 0.0).kind is Kind.HELD
     throttled = it.judge(reply(429, headers={"Retry-After": "60"}), 0.0)
     assert (throttled.kind, throttled.retry_after_s) == (Kind.THROTTLED, 60)
+
+
+def test_twilio(tmp_path: Path) -> None:
+    it = shipped("twilio", tmp_path)
+    payload = '{"To": "+1 555", "Body": "Grüße & 1=1", "MediaUrl": ["a", "b"], "n": 5, "t": true}'
+    request = it.render("m-1", payload.encode())
+    assert request.headers["Content-Type"] == "application/x-www-form-urlencoded"
+    assert base64.b64decode(request.headers["Authorization"][6:]) == b"AC1:t0ken"
+    assert parse_qsl(request.body.decode("ascii"), strict_parsing=True) == [
+        ("To", "+1 555"),
+        ("Body", "Grüße & 1=1"),
+        ("MediaUrl", "a"),
+        ("MediaUrl", "b"),
+        ("n", "5"),
+        ("t", "true"),
+    ]
+    assert it.render("m-1", payload.encode()) == request
+    for other in (b"[]", b"5", b'"a"', b"null"):
+        with pytest.raises(PayloadError, match="no object"):
+            it.render("m-1", other)
+    assert it.judge(reply(201, {"sid": "SM1", "status": "queued"}), 0.0).provider_id == "SM1"
+    for status, code, kind in [
+        (429, 20429, Kind.THROTTLED),
+        (400, 20429, Kind.THROTTLED),
+        (400, 21610, Kind.REJECTED),
+        (401, 20003, Kind.HELD),
+        (500, 20500, Kind.AMBIGUOUS),
+    ]:
+        assert it.judge(reply(status, {"code": code, "message": "m"}), 0.0).kind is kind
+
+
+def test_a_form_with_a_content_type_of_its_own_keeps_it() -> None:
+    lines = 'body = "form"\nheaders = { content-type = "application/x-own" }'
+    request = profile(lines).render("m-1", b'{"a": 1}')
+    assert [v for k, v in request.headers.items() if k.lower() == "content-type"] == [
+        "application/x-own"
+    ]

@@ -11,7 +11,7 @@ import pytest
 from paceline.backoff import POLICIES
 from paceline_workers.outcome import Kind, Outcome, Reply
 from paceline_workers.providers import mailgun, maxmd, sparkpost
-from paceline_workers.providers.base import Profile
+from paceline_workers.providers.base import Profile, as_merging
 from paceline_workers.providers.table import Row
 
 # Mon, 20 Dec 2021 20:33:01 GMT, the moment of Mailgun's example less 20 s.
@@ -72,6 +72,25 @@ def test_without_the_row_its_reply_is_judged_otherwise(name: str, place: int) ->
     assert not without.reason.startswith(row.says)
     # And never better than with it.
     assert without.kind is not Kind.SENT or row.kind is Kind.SENT
+
+
+@pytest.mark.parametrize(("name", "place"), [one for one in ROWS if one.values[0] != "maxmd"])
+def test_merged_requests_are_judged_by_the_same_rows(name: str, place: int) -> None:
+    table, build = TABLES[name]
+    row = table[place]
+
+    def judged(rows: Sequence[Row]) -> Outcome:
+        merging = as_merging(build(rows))
+        assert merging is not None
+        return merging.judge_merged(Reply(row.status, dict(row.headers), row.body), NOW, 1)
+
+    with_it, without = judged(table), judged([*table[:place], *table[place + 1 :]])
+    assert with_it.kind is row.kind
+    assert with_it.reason.startswith(row.says)
+    alone = judge(build(table), row)
+    for said in ("retry_after_s", "quota", "most_retries", "provider_id", "partial"):
+        assert getattr(with_it, said) == getattr(alone, said)
+    assert not without.reason.startswith(row.says)
 
 
 # The providers' documents, written out again by hand: the tables above are code.

@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import Iterator
 from dataclasses import fields
@@ -219,6 +220,39 @@ def test_under_nohup_it_does_not(setup: Setup, monkeypatch: pytest.MonkeyPatch) 
     there[0] = False
     _hang_up()
     until(lambda: applied == [1], 5, "it is reloaded")
+
+
+ON_A_TERMINAL = """
+import fcntl, os, pathlib, sys, termios, threading
+from paceline.cli.common import read_setup
+from paceline.cli.hangup import Hangup
+fcntl.ioctl(0, termios.TIOCSCTTY)
+at, over = pathlib.Path(sys.argv[1]), threading.Event()
+setup = read_setup(at, at.parent)
+Hangup(setup, over.set).serve(lambda _: at.with_suffix(".reloaded").touch() or "")
+at.with_suffix(".up").touch()
+while not over.wait(0.01):
+    pass
+at.with_suffix(".stopped").touch()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="needs Linux's terminals")
+def test_a_real_terminal_that_is_closed(tmp_path: Path) -> None:
+    at = tmp_path / "paceline.toml"
+    at.write_text(TABLE)
+    master, slave = os.openpty()
+    command = [sys.executable, "-c", ON_A_TERMINAL, str(at)]
+    with subprocess.Popen(command, stdin=slave, start_new_session=True) as process:
+        os.close(slave)
+        try:
+            until(at.with_suffix(".up").exists, 10, "it has a terminal")
+            process.send_signal(signal.SIGHUP)
+            until(at.with_suffix(".reloaded").exists, 5, "the terminal is there: it is reloaded")
+            os.close(master)
+            until(at.with_suffix(".stopped").exists, 5, "the terminal has gone: it stops")
+        finally:
+            process.kill()
 
 
 CHILD = """

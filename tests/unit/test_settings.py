@@ -412,6 +412,9 @@ def test_sparkposts_defaults_are_those_of_its_documents() -> None:
             "rules.a.equals",
         ),
         ("http", "rules = []", "rules"),
+        ("http", 'body = "form"\nmerge = { array = "" }', "body"),
+        ("http", 'body = "xml"', "body"),
+        ("sparkpost", 'body = "json"', "body"),
         ("http", 'items = { success = { pointer = "/c", equals = 0 } }', "items.pointer"),
         ("http", 'items = { pointer = "" }', "items.success"),
         (

@@ -72,8 +72,11 @@ def mail(name: str, provider: str, more: str = "") -> str:
 def test_any_may_fall_back_to_any_but_to_another_provider_with_neutral_e_mails_only(
     one: str, other: str
 ) -> None:
-    found = loads(mail("a", one, 'fallback = "b"') + mail("b", other)).destinations
-    a, b = found["a"], found["b"]
+    settings = loads(mail("a", one, 'fallback = "b"') + mail("b", other))
+    a, b = settings.destinations["a"], settings.destinations["b"]
+    told = " ".join(settings.warnings)
+    assert ("destinations.a: to b only neutral e-mails are moved" in told) == (one != other)
+    assert ("die there" in told) == (one != other == "maxmd")
     assert (a.fallback_provider, b.fallback_provider) == (other, None)
     assert a.public()["fallback_provider"] == other
     assert script_numbers(a)["fallback_neutral"] == (one != other)

@@ -118,7 +118,8 @@ class Delivery:
             )
             outcome = self._judge(leased, reply)
             advised_s = self._advised(reply)
-        label = f"{outcome.kind}:{outcome.status if outcome.status is not None else cause}"
+        kind = "partial" if outcome.partial else outcome.kind
+        label = f"{kind}:{outcome.status if outcome.status is not None else cause}"
         settlement = self._settlement(
             leased, outcome, label, permits[0] if permits else None, request
         )
@@ -240,7 +241,9 @@ class Delivery:
         }
         if leased.request_id is not None:
             record["request"], record["members"] = leased.request_id, leased.count
-        if outcome.body and action != "sent":
+        if outcome.partial:
+            record["not_accepted"] = outcome.partial
+        if outcome.body and (action != "sent" or outcome.partial):
             record["response"] = outcome.body[:_EXCERPT_BYTES].decode("utf-8", "replace")
         return record
 

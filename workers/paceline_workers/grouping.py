@@ -8,13 +8,13 @@ as one, and what the provider says of one tenant's must not befall another's.
 from __future__ import annotations
 
 from dataclasses import dataclass, field
+from typing import NamedTuple
 
 from paceline.merged import Member
 from paceline_workers.providers.base import Portion
 
 
-@dataclass(frozen=True, slots=True)
-class Likeness:
+class Likeness(NamedTuple):
     """What messages that share a request have in common; ``priority`` is the header's byte."""
 
     priority: bytes

@@ -104,10 +104,15 @@ class Merger:
             self._changed.notify_all()
 
     def join(self, timeout_s: float) -> None:
-        """Waits for the end of the thread, once ``stopping`` is set."""
+        """The end, once ``stopping`` is set and nobody hands a batch over any more: what waits goes
+        back."""
         self.wake()
         if self._thread.is_alive():
             self._thread.join(timeout_s)
+        with self._changed:
+            left = self._groups.drain()
+        for group in left:
+            self._give_back(group)
 
     def __len__(self) -> int:
         """Messages that wait for others of their kind."""
@@ -302,10 +307,6 @@ class Merger:
                     # held goes back when its lease runs out.
                     log.exception("merger: unexpected error; going on")
                     self._forget(group.members)
-        with self._changed:
-            left = self._groups.drain()
-        for group in left:
-            self._give_back(group)
 
     # -- taken apart ----------------------------------------------------------------------------
 

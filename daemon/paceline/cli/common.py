@@ -104,12 +104,16 @@ def config_path_of(path: Path | None) -> Path | None:
     return named
 
 
-def read_setup(path: Path | None, data: Path) -> Setup:
-    """Reads the configuration. Raises ConfigError."""
+def _tell(warning: str) -> None:
+    click.echo(f"paceline: {warning}", err=True)
+
+
+def read_setup(path: Path | None, data: Path, tell: Callable[[str], object] = _tell) -> Setup:
+    """Reads the configuration; its warnings are told. Raises ConfigError."""
     named = config_path_of(path)
     settings = load(named) if named else Settings(redis=RedisSettings(), destinations={})
     for warning in settings.warnings:
-        click.echo(f"paceline: {named}: {warning}", err=True)
+        tell(f"{named}: {warning}")
     url = os.environ.get("PACELINE_REDIS_URL")
     if url:
         settings = replace(settings, redis=replace(settings.redis, url=url))

@@ -71,7 +71,7 @@ class Hangup:
 
     def _reload(self, apply: Apply) -> None:
         try:
-            fresh = read_setup(self._setup.source, self._setup.data)
+            fresh = read_setup(self._setup.source, self._setup.data, log.warning)
             check_settings(self._setup.settings, fresh.settings)
             said = apply(fresh)
         except (PacelineError, redis.exceptions.RedisError) as error:

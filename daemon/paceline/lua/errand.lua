@@ -66,7 +66,9 @@ local function learn(id, record)
   redis.call('ZREM', K('poll'), id)
   if not sent_as(id) then return {'gone'} end
   note_attempt(id, record)
-  redis.call('PEXPIRE', K('a:' .. id), redis.call('PTTL', K('m:' .. id)))
+  local ttl = redis.call('PTTL', K('m:' .. id))
+  -- A record that went in a merged request has no expiry of its own.
+  redis.call('PEXPIRE', K('a:' .. id), ttl < 0 and keep_for() or ttl)
   return {'noted'}
 end
 

@@ -15,6 +15,7 @@
 --               of all payloads, marks (1: some expire, 2: some were tried before); then for each
 --               member, in the order of the body: B length and id, SHA-1 of its payload c20, accepted
 --               at d
+--   T:gone      zset: ended requests, by when the records of their members go (T:qm:<id> stays so long)
 --   T:late:<id> set: members of which another request's `sent` came while they were in this one,
 --               which had begun
 -- A request that never began thaws where it would go back: its members return to their places. One
@@ -59,26 +60,29 @@ local function end_request(m, state, now, nonce, count, provider_id)
   redis.call('SET', K('m:' .. m.id), 'p' .. state .. nonce .. struct.pack('>dd', now, count)
     .. string.rep('\0', 12) .. string.sub(provider_id or '', 1, 100), 'PX', keep_for())
   redis.call('PEXPIRE', K('a:' .. m.id), keep_for())
-  if state == 'Z' then
-    redis.call('PEXPIRE', members_key(m.id), keep_for())
-  else
-    redis.call('DEL', members_key(m.id))
-  end
+  if state == 'Z' then redis.call('PEXPIRE', members_key(m.id), keep_for()) end
 end
 
--- All members end as one. Nothing of them is read: they cannot have changed while they are merged.
+-- All members end as one. Nothing of them is read: they cannot have changed while they are merged. Their
+-- records are written together and have no expiry of their own: that would cost twice what the record
+-- does. When the window is over, sweep.lua finds them by the list of members.
 -- `each` is told when the oldest and the newest was accepted, the sum over all, and how many; where that
 -- does not do (it returns false), of each of them.
 local function finish_request(m, state, now, nonce, provider_id, each)
   local record = 'p' .. state .. string.sub(m.id, 2) .. struct.pack('>d', now)
   local prefix, its_id, keep, call = K('m:'), string.sub(provider_id or '', 1, 100), keep_for(), redis.call
-  local all, count, ids = members_of(m.id), 0, {}
+  local all, count, ids, flat = members_of(m.id), 0, {}, {}
   local oldest, newest, sum, bytes, marks = struct.unpack(MEMBERS_HEAD, all)
   each_member(all, function(id, sha)
-    call('PSETEX', prefix .. id, keep, record .. sha .. its_id)
+    flat[2 * count + 1] = prefix .. id
+    flat[2 * count + 2] = record .. sha .. its_id
     count = count + 1
     if marks > 0 then ids[count] = id end
   end)
+  for from = 1, 2 * count, 2000 do
+    call('MSET', unpack(flat, from, math.min(from + 1999, 2 * count)))
+  end
+  call('ZADD', K('gone'), now + 1000 * keep, string.sub(m.id, 2))
   if each and not each(oldest, newest, sum, count) then
     each_member(all, function(_, _, at)
       local accepted = struct.unpack('>d', all, at + 21)

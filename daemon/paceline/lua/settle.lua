@@ -161,6 +161,8 @@ local function settle_sent(item, m)
     -- The nonces of further ones are kept as long as the record: repeated, in whatever order,
     -- each counts once.
     local others, ttl = K('dup:' .. item.id), redis.call('PTTL', K('m:' .. item.id))
+    -- The record of one that went in a merged request has no expiry of its own.
+    if ttl < 0 then ttl = keep_ms end
     local fresh = redis.call('SADD', others, item.nonce) == 1
     redis.call('PEXPIRE', others, ttl)
     if not sent then
@@ -174,7 +176,9 @@ local function settle_sent(item, m)
     return 'duplicate'
   end
   local ours = held(m, item.nonce)
-  if item.record ~= '' and (not ours or m.attempts > 1) then note_attempt(item.id, item.record) end
+  -- Of one that was sent at the first try there is nothing to tell, but that some of it was refused.
+  local told = not ours or m.attempts > 1 or string.sub(item.label, 1, 8) == 'partial:'
+  if item.record ~= '' and told then note_attempt(item.id, item.record) end
   if not ours then return settle_late(item, m) end
   leave(m)
   bump('sent', finish(m, 'S', now, item.nonce, item.sha, item.provider_id, observe_sent))

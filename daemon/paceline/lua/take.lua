@@ -54,13 +54,29 @@ if not live_until or tonumber(live_until) <= now then return {'not-live'} end
 local cfg = redis.call('HMGET', K('cfg'), 'max_age_us', 'lease_us', 'merge_most')
 local max_age_us, lease_us = tonumber(cfg[1]), tonumber(cfg[2])
 -- What is merged is taken by the thousand: nothing of it is read or written here but its place. The
--- batch's set says who holds it (held), its age is looked at when it is merged or begun.
-unread = tonumber(cfg[3] or 1) > 1
-local taken, lumps = {}, {}
+-- batch's set says who holds it (held), its age is looked at when it is merged or begun. A request that
+-- is merged already is as many as fit into one.
+local merge = tonumber(cfg[3] or 1)
+unread = merge > 1
+local taken, lumps, load = {}, {}, 0
+
+local function load_of(id) return unread and is_request(id) and merge or 1 end
+
+-- How many of these, the first ones, are a load of `share`.
+local function enough(ids, share)
+  if not unread then return #ids end
+  local count, sum = 0, 0
+  while count < #ids and sum < share do
+    count = count + 1
+    sum = sum + load_of(ids[count])
+  end
+  return count
+end
 
 local function keep(id)
   if unread then
     taken[#taken + 1] = id
+    load = load + load_of(id)
     return
   end
   local m = read(id)
@@ -73,25 +89,28 @@ local function keep(id)
   m.state, m.nonce = 'L', nonce
   write(m)
   taken[#taken + 1] = id
+  load = load + 1
 end
 
 --@tenants
 
--- Takes up to `share` of one tenant's. Returns how many left their place, and whether it has more.
+-- Takes up to `share` messages of one tenant's. Returns how many left their place, and whether it has
+-- more.
 local function serve(prio, ring, tenant, weight, share)
   local place, before = K('r:' .. prio .. ':' .. tenant), #taken
   local got = redis.call('ZRANGE', place, 0, share - 1)
-  redis.call('ZREMRANGEBYRANK', place, 0, share - 1)
-  for _, id in ipairs(got) do keep(id) end
+  local gone = enough(got, share)
+  redis.call('ZREMRANGEBYRANK', place, 0, gone - 1)
+  for i = 1, gone do keep(got[i]) end
   lumps[#lumps + 1] = {from = before + 1, upto = #taken}
   if caps and #taken > before then spend(tenant, #taken - before) end
   local more = redis.call('EXISTS', place) == 1
   if more then
-    redis.call('ZINCRBY', ring, #got / weight, tenant)
+    redis.call('ZINCRBY', ring, gone / weight, tenant)
   else
     redis.call('ZREM', ring, tenant)
   end
-  return #got, more
+  return gone, more
 end
 
 -- The ring as a list by turn, the weights in it, and apart who may have nothing now.
@@ -130,11 +149,11 @@ end
 -- that is not: else whoever joins "at the lowest turn" would join where the capped one was left
 -- behind, and keep all others waiting.
 local function pop_by_terms(prio, ring, upto)
-  if #taken >= upto then return end
+  if load >= upto then return end
   local line, total, barred = line_up(ring)
-  while #taken < upto and line[1] do
+  while load < upto and line[1] do
     local first, before = line[1], #taken
-    local share = math.max(1, math.floor((upto - #taken) * first.weight / total))
+    local share = math.max(1, math.floor((upto - load) * first.weight / total))
     if first.may then share = math.min(share, first.may) end
     local got, more = serve(prio, ring, first.tenant, first.weight, share)
     first.turn = first.turn + got / first.weight
@@ -157,10 +176,10 @@ end
 local function pop_in_lumps(prio, upto)
   local ring = K('t:' .. prio)
   if next(tenants) then return pop_by_terms(prio, ring, upto) end
-  while #taken < upto do
+  while load < upto do
     local first = redis.call('ZRANGE', ring, 0, 0)[1]
     if not first then return end
-    serve(prio, ring, first, 1, math.max(1, math.floor((upto - #taken) / redis.call('ZCARD', ring))))
+    serve(prio, ring, first, 1, math.max(1, math.floor((upto - load) / redis.call('ZCARD', ring))))
   end
 end
 

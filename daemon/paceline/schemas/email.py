@@ -38,6 +38,7 @@ from paceline.schemas.fields import (
     kind,
     line,
     object_,
+    path,
     text,
 )
 
@@ -134,7 +135,7 @@ def parse(document: Mapping[str, Any]) -> Email:
     for key in document:
         if key != "email":
             raise PayloadError(
-                f"payload.{key}",
+                path("payload", key),
                 "beside email, which stands alone",
                 "Write all of the message inside email, or all of it in the provider's own form",
             )
@@ -247,7 +248,7 @@ def _headers(at: str, value: Any) -> Mapping[str, str]:
     headers: dict[str, str] = {}
     seen: set[str] = set()
     for name, content in object_(at, value).items():
-        here = f"{at}.{name}"
+        here = path(at, name)
         lower = header_name(here, name).lower()
         if lower in _FORBIDDEN or lower.startswith(("x-mailgun-", "resent-")):
             raise PayloadError(
@@ -282,7 +283,7 @@ def _named(at: str, value: Any) -> Mapping[str, str]:
     """Names with their values. Whole numbers are written as text, the same everywhere."""
     found: dict[str, str] = {}
     for name, content in object_(at, value).items():
-        here = f"{at}.{name}"
+        here = path(at, name)
         if not _NAME.fullmatch(name):
             raise PayloadError(
                 here,

@@ -20,6 +20,7 @@ __all__ = [
     "line",
     "loose_address",
     "object_",
+    "path",
     "size",
     "text",
 ]
@@ -99,6 +100,12 @@ def base64(at: str, value: Any) -> bytes:
         ) from None
 
 
+def path(at: str, key: str) -> str:
+    """The path of a field whose name came in: it stands in errors and records."""
+    shown = key if key.isprintable() else repr(key)[1:-1]
+    return f"{at}.{shown}" if len(shown) <= 80 else f"{at}.{shown[:79]}…"
+
+
 def size(at: str, bytes_: int, most: int, says: str) -> None:
     """Refuses more than `most` bytes; `says`: whose limit it is."""
     if bytes_ > most:
@@ -122,10 +129,10 @@ def keys(
             near = difflib.get_close_matches(key.lower(), lowered, 1, cutoff=0.85)
             if near:
                 raise PayloadError(
-                    f"{at}.{key}", "unknown field", f"Did you mean {lowered[near[0]]}?"
+                    path(at, key), "unknown field", f"Did you mean {lowered[near[0]]}?"
                 )
             if strict:
-                raise PayloadError(f"{at}.{key}", "unknown field", "Known: " + ", ".join(known))
+                raise PayloadError(path(at, key), "unknown field", "Known: " + ", ".join(known))
     for key in required:
         if key not in value:
             raise PayloadError(f"{at}.{key}", "missing")

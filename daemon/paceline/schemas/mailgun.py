@@ -30,6 +30,7 @@ from paceline.schemas.fields import (
     kind,
     line,
     object_,
+    path,
     size,
     text,
 )
@@ -69,7 +70,7 @@ def check_native(document: Any) -> None:
         raise PayloadError("payload.text", "missing, and so are html and template")
     count = options = 0
     for name, value in it.items():
-        at = f"payload.{name}"
+        at = path("payload", name)
         if name in _FILES:
             _files(at, value)
             continue

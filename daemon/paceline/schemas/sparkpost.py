@@ -29,6 +29,7 @@ from paceline.schemas.fields import (
     keys,
     line,
     object_,
+    path,
     size,
     text,
 )
@@ -163,7 +164,9 @@ def _content(at: str, it: dict[str, Any]) -> None:
         line(f"{at}.reply_to", it["reply_to"])
     if it.get("headers") is not None:
         for name, value in object_(f"{at}.headers", it["headers"]).items():
-            line(f"{at}.headers.{header_name(f'{at}.headers.{name}', name)}", value)
+            here = path(f"{at}.headers", name)
+            header_name(here, name)
+            line(here, value)
     for kind in ("attachments", "inline_images"):
         for index, item in enumerate(array(f"{at}.{kind}", it.get(kind) or [])):
             here = f"{at}.{kind}[{index}]"

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from dataclasses import dataclass, field
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 from paceline.backoff import RetryPolicy
 from paceline_workers.outcome import Outcome, Reply
@@ -41,8 +41,7 @@ class RenderedRequest:
     sibling: str = ""
 
 
-@dataclass(frozen=True, slots=True)
-class Portion:
+class Portion(NamedTuple):
     """What one message gives to a merged request. Messages of equal `shared` may share one.
 
     shared  everything but the recipient, hashable: raw JSON of content, options, …

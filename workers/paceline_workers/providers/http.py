@@ -1,6 +1,7 @@
 """Any JSON API: method, headers and body passed through; what a reply means is configuration.
 
-The payload's bytes are the request's body, untouched. Judged in this order:
+The payload's bytes are the request's body, untouched; or its fields are a form. Judged in this
+order:
 
 1. The first of `rules` that fits the status and the body: its outcome.
 2. `outcomes` names the exact status ("409"): that outcome.
@@ -27,6 +28,7 @@ from typing import Any, Literal
 import msgspec
 
 from paceline.backoff import RetryPolicy
+from paceline.errors import PayloadError
 from paceline.payloads import check
 from paceline.settings import DEFAULT_SUCCESS, ItemsRule, ReplyRule, SuccessRule
 from paceline_workers.outcome import (
@@ -38,6 +40,7 @@ from paceline_workers.outcome import (
     status_kind,
 )
 from paceline_workers.providers.base import Portion, RenderedRequest
+from paceline_workers.providers.form import FORM, urlencoded
 from paceline_workers.providers.splice import Splicer
 
 __all__ = ["JsonApi", "MergingJsonApi", "basic_authorization"]
@@ -62,6 +65,7 @@ class JsonApi:
         outcomes: Mapping[str, str] = MappingProxyType({}),
         rules: Mapping[str, ReplyRule] = MappingProxyType({}),
         items: ItemsRule | None = None,
+        body: Literal["json", "form"] = "json",
         max_payload_bytes: int | None = None,
     ) -> None:
         self.policy = policy
@@ -77,15 +81,23 @@ class JsonApi:
         self._classes = {s: Kind(o) for s, o in outcomes.items() if s.endswith("xx")}
         self._rules = tuple(rules.items())
         self._items = items
+        self._form = body == "form"
+        own_type = any(
+            name.lower() == "content-type" and value != "application/json"
+            for name, value in headers.items()
+        )
+        if self._form and not own_type:
+            self._headers["Content-Type"] = FORM
         self._max_payload_bytes = max_payload_bytes
 
     def __repr__(self) -> str:
         return f"JsonApi({self._method})"
 
     def render(self, message_id: str, payload: bytes) -> RenderedRequest:
-        """The request: the payload is its body. Raises PayloadError (also MessageTooLarge)."""
+        """The request: the payload is its body, or its fields are. Raises PayloadError (also
+        MessageTooLarge)."""
         check("http", payload, max_payload_bytes=self._max_payload_bytes)
-        return self._request(message_id, payload)
+        return self._request(message_id, _form_of(payload) if self._form else payload)
 
     def _request(self, key: str, body: bytes) -> RenderedRequest:
         headers = self._headers.copy()
@@ -195,6 +207,21 @@ def basic_authorization(username: str, password: str) -> str:
     """The value of `Authorization` for HTTP Basic (RFC 7617, in UTF-8)."""
     pair = f"{username}:{password}".encode()
     return "Basic " + base64.b64encode(pair).decode("ascii")
+
+
+def _form_of(payload: bytes) -> bytes:
+    """The fields of an object as a form; a field that is an array is repeated."""
+    try:
+        document = msgspec.json.decode(payload)
+    except msgspec.DecodeError as error:
+        raise PayloadError("payload", str(error)) from error
+    if not isinstance(document, dict):
+        raise PayloadError("payload", "is no object, which alone can be a form")
+    return urlencoded(
+        (name, item if isinstance(item, str) else msgspec.json.encode(item).decode())
+        for name, value in document.items()
+        for item in (value if isinstance(value, list) else [value])
+    )
 
 
 def _configured(general: Outcome, kind: Kind, why: str = "by configuration") -> Outcome:

@@ -141,9 +141,9 @@ class Mailgun:
         message = body.get("message") if isinstance(body, dict) else None
         words = message if isinstance(message, str) else ""
         case, wait_s = "", None
+        said_id = body.get("id") if isinstance(body, dict) else None
+        known = isinstance(said_id, str) and said_id != ""
         if 200 <= reply.status < 300:
-            said_id = body.get("id") if isinstance(body, dict) else None
-            known = isinstance(said_id, str) and said_id != ""
             outcome = self._table.judge(
                 reply, "sent" if known else "unreadable", now, detail="" if known else words
             )
@@ -153,7 +153,7 @@ class Mailgun:
         elif reply.status == 429:
             wait_s = _wait_s(words, now, reply.header("date"))
             case = "" if wait_s is None else "until"
-        outcome = self._table.judge(reply, case, now, detail=words)
+        outcome = self._table.judge(reply, case, now, detail=words, taken=known)
         if wait_s is not None and outcome.kind is Kind.THROTTLED:
             # Either is a minimum.
             return replace(outcome, retry_after_s=max(wait_s, outcome.retry_after_s or 0.0))

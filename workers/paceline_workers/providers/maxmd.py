@@ -124,9 +124,9 @@ class MaxMD:
 
     def judge(self, reply: Reply, now: float) -> Outcome:
         """By status, and for any 2xx by the body: its status alone says nothing here."""
-        if not 200 <= reply.status < 300:
-            return self._table.judge(reply, "", now)
         body = _decoded(reply)
+        if not 200 <= reply.status < 300:
+            return self._table.judge(reply, "", now, taken=_is_yes(body))
         if body is None:
             return self._table.judge(reply, "unreadable", now)
         code, success = body.get("code"), body.get("success")
@@ -164,6 +164,10 @@ def _decoded(reply: Reply) -> dict[str, Any] | None:
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return body if isinstance(body, dict) else None
+
+
+def _is_yes(body: dict[str, Any] | None) -> bool:
+    return body is not None and body.get("code") == 0 and body.get("success") is True
 
 
 def _unknown(reply: Reply, reason: str) -> Outcome:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Callable, Mapping
-from functools import lru_cache
+from functools import lru_cache, partial
 from typing import NamedTuple, cast
 
 import msgspec
@@ -23,6 +23,7 @@ __all__ = ["NEUTRAL", "Member", "Peeler"]
 NEUTRAL = b'{"email"'
 
 _REMEMBERED = 8
+_NONE_RESERVED: frozenset[str] = frozenset()
 _NONE = msgspec.Raw(b"")
 _NAME = re.compile(r"[A-Za-z](?:_?[A-Za-z0-9])*")
 _is_forged = re.compile(r"[\r\n\0]").search
@@ -82,6 +83,7 @@ class Peeler:
     provider         whose checks apply
     build            what the messages share, from the first of them; None: they cannot be merged
     shared_metadata  the provider keeps one `metadata` for a request
+    reserved         in lower case, what no name in `substitution` may be
     """
 
     def __init__(
@@ -90,10 +92,12 @@ class Peeler:
         build: Callable[[Email], tuple[bytes, ...] | None],
         *,
         shared_metadata: bool,
+        reserved: frozenset[str] = frozenset(),
     ) -> None:
         self._provider = provider
         self._build = build
         self._shared_metadata = shared_metadata
+        self._is_name = lru_cache(maxsize=4096)(partial(_is_name, reserved))
         self._known: tuple[_Known, ...] = ()
 
     def peel(self, payload: bytes) -> Member | None:
@@ -152,31 +156,26 @@ class Peeler:
         self._known = (known, *self._known[: _REMEMBERED - 1])
         return known
 
-    @staticmethod
-    def _fits(mail: _Mail, known: _Known) -> bool:
+    def _fits(self, mail: _Mail, known: _Known) -> bool:
         """What differs from message to message is right, as the full check would find."""
         values = mail.substitution
         if not values.keys() >= known.names:
             return False
-        if not (_are_right(values) and _are_right(mail.metadata)):
-            return False
+        for name, value in values.items():
+            # Names are few, and the same in every message.
+            if not self._is_name(name) or (isinstance(value, str) and "\0" in value):
+                return False
+        for name, value in mail.metadata.items():
+            if not _is_name(_NONE_RESERVED, name) or (isinstance(value, str) and "\0" in value):
+                return False
         for name in known.in_subject:  # noqa: SIM110 - called a million times a minute
             if _is_forged(str(values[name])):
                 return False
         return True
 
 
-def _are_right(values: Values) -> bool:
-    for name, value in values.items():
-        if not _is_name(name) or (isinstance(value, str) and "\0" in value):
-            return False
-    return True
-
-
-@lru_cache(maxsize=4096)
-def _is_name(name: str) -> bool:
-    """Names are few, and the same in every message."""
-    return len(name) <= 64 and _NAME.fullmatch(name) is not None
+def _is_name(reserved: frozenset[str], name: str) -> bool:
+    return len(name) <= 64 and _NAME.fullmatch(name) is not None and name.lower() not in reserved
 
 
 def _address(raw: bytes) -> Address:

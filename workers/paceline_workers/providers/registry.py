@@ -75,6 +75,7 @@ def build(destination: Destination, environ: Mapping[str, str]) -> Profile:
         "outcomes": destination.outcomes,
         "rules": destination.rules,
         "items": destination.items,
+        "body": destination.body,
     }
     array = destination.merge.array
     return JsonApi(**common) if array is None else MergingJsonApi(array=array, **common)

@@ -23,6 +23,7 @@ import msgspec
 from paceline.backoff import RetryPolicy
 from paceline.payloads import read
 from paceline.schemas.email import Address, Email
+from paceline.schemas.sparkpost import RESERVED
 from paceline_workers.outcome import Kind, Outcome, Reply, http_date
 from paceline_workers.providers.base import Portion, RenderedRequest
 from paceline_workers.providers.neutral import NEUTRAL, Peeler, texts
@@ -72,8 +73,9 @@ class SparkPost:
         self._key = idempotency_key and not own_key
         self._max_payload_bytes = max_payload_bytes
         self._table = Table(table)
-        self._splicer = Splicer("/recipients")
-        self._peeler = Peeler("sparkpost", _shared, shared_metadata=False)
+        # `portion` reads the element, which is one value then.
+        self._splicer = Splicer("/recipients", is_one=lambda _: True)
+        self._peeler = Peeler("sparkpost", _shared, shared_metadata=False, reserved=RESERVED)
 
     def __repr__(self) -> str:
         return "SparkPost()"
@@ -110,6 +112,8 @@ class SparkPost:
         around, element = split
         try:
             address = _recipient(element).address
+            # What is skipped over is not looked at that closely.
+            element.decode()
         except (msgspec.DecodeError, UnicodeDecodeError):
             return None
         email = address if isinstance(address, str) else address.email
@@ -142,7 +146,8 @@ class SparkPost:
         if reply.status >= 300:
             if _is_replayed(reply):
                 detail = f"answered again, as to the first attempt under this key; {detail}"
-            return self._table.judge(reply, code, now, detail=detail, said_at=said_at)
+            taken = _counted(body, count)[0] in ("sent", "partial")
+            return self._table.judge(reply, code, now, detail=detail, said_at=said_at, taken=taken)
         case, transmission_id, missing = _counted(body, count)
         if case == "partial":
             detail = f"{missing} not accepted" + (f"; {detail}" if detail else "")

@@ -8,6 +8,8 @@ around the last few are remembered: the next message is compared with them, and 
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import msgspec
 
 __all__ = ["Splice", "Splicer"]
@@ -26,13 +28,15 @@ _BLANK = b" \t\n\r"
 class Splicer:
     """Takes bodies apart at one array, given by its JSON pointer ("/recipients").
 
-    What is remembered is no state: another thread's memory gives the same answers.
+    What is remembered is no state: another thread's memory gives the same answers. ``is_one`` tells
+    whether bytes are one JSON value; who reads the element anyway finds that out alone.
     """
 
-    def __init__(self, pointer: str) -> None:
+    def __init__(self, pointer: str, *, is_one: Callable[[bytes], bool] | None = None) -> None:
         self._path = [
             token.replace("~1", "/").replace("~0", "~") for token in pointer.split("/")[1:]
         ]
+        self._is_one = is_one or _is_one
         self._around: tuple[tuple[bytes, bytes], ...] = ()
 
     def split(self, body: bytes) -> Splice | None:
@@ -45,7 +49,7 @@ class Splicer:
             if body.startswith(before) and body.endswith(after):
                 element = body[len(before) : len(body) - len(after)]
                 # Between the two may also stand "R, R", or nothing, where they overlap.
-                if element and _is_one(element):
+                if element and self._is_one(element):
                     return around, element
         return self._look(body)
 

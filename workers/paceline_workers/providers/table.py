@@ -58,10 +58,18 @@ class Table:
         return found
 
     def judge(
-        self, reply: Reply, case: str, now: float, *, detail: str = "", said_at: float | None = None
+        self,
+        reply: Reply,
+        case: str,
+        now: float,
+        *,
+        detail: str = "",
+        said_at: float | None = None,
+        taken: bool = False,
     ) -> Outcome:
         """What the reply means. `detail`: the provider's own words; `now`: unix seconds by our
-        clock, `said_at` by the peer's, where its `Date` can be read."""
+        clock, `said_at` by the peer's, where its `Date` can be read; `taken`: the body says that
+        the request was taken, whatever its status says."""
         general = judge_status(reply, now)
         # Of success there is one status in the tables: its body says more than its number.
         row = self.row(200 if 200 <= reply.status < 300 else reply.status, case)
@@ -77,10 +85,14 @@ class Table:
         # The peer names a time: it did not act, and says when it will. A code says more.
         if general.kind is Kind.THROTTLED and (not row.case or kind is Kind.UNAVAILABLE):
             kind = Kind.THROTTLED
+        reason = said(row.says, detail)
+        if taken and reply.status >= 500 and kind is not Kind.AMBIGUOUS:
+            # "Not processed", above an answer to what was: neither can be believed.
+            kind, reason = Kind.AMBIGUOUS, f"{reason}; and yet its body says that it was taken"
         return replace(
             general,
             kind=kind,
-            reason=said(row.says, detail),
+            reason=reason,
             retry_after_s=retry_after_s,
             quota=row.quota,
             most_retries=row.most_retries,

@@ -20,7 +20,7 @@ _RECIPIENTS = (b"to=", b"cc=", b"bcc=")
 _ROWS = Rows(
     ((400, 401, 402, 404, 413, 420, 500, 502, 503, 504), ()),
     ((403,), ("large-batches",)),
-    ((429,), ("limit-exceeded",)),
+    ((429,), ("limit-exceeded", "too-many-requests")),
 )
 _MESSAGES = {
     400: "'from' parameter is not a valid address. please check documentation",
@@ -84,6 +84,8 @@ class Mailgun:
         status, code = _ROWS.find(self.name, name)
         if status == 401:
             return Verdict(401, b"Forbidden", False, name, content_type=b"text/plain")
+        if code == "too-many-requests":
+            return _refused(429, "Too many requests", name)
         if status == 429:
             # No Retry-After: the time stands in the text.
             wait_s = _LIMITED_S if when.wait_s is None else when.wait_s

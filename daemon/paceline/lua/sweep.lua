@@ -1,0 +1,19 @@
+#!lua flags=allow-oom
+--@lib
+-- sweep: the window of a merged request is over: the records of its members go.
+--
+-- KEYS  {destination}
+-- ARGV  now_us or '', at most how many requests
+-- Returns how many records went
+T = KEYS[1]
+local now, count = clock(ARGV[1]), 0
+for _, rid in ipairs(redis.call('ZRANGEBYSCORE', K('gone'), '-inf', now, 'LIMIT', 0, ARGV[2])) do
+  local names = {}
+  each_member(members_of('+' .. rid), function(id) names[#names + 1] = K('m:' .. id) end)
+  for from = 1, #names, 1000 do
+    count = count + redis.call('UNLINK', unpack(names, from, math.min(from + 999, #names)))
+  end
+  redis.call('UNLINK', members_key('+' .. rid))
+  redis.call('ZREM', K('gone'), rid)
+end
+return count
