@@ -64,11 +64,12 @@ class OutboxStore:
         self._message_key = keys.message(destination, "")
         self._now_us = now_us
 
-    def _now(self) -> str:
+    def clock_text(self) -> str:
+        """The time that scripts are given: "" for Redis's own."""
         return "" if self._now_us is None else str(self._now_us())
 
     def _run(self, name: str, *arguments: scripts.Argument) -> Any:
-        return scripts.run(self.client, name, self.tag, (self._now(), *arguments))
+        return scripts.run(self.client, name, self.tag, (self.clock_text(), *arguments))
 
     # -- intake -----------------------------------------------------------------------------
 
@@ -93,7 +94,7 @@ class OutboxStore:
 
     def enqueue_command(self, messages: Sequence[Message]) -> intake.Command:
         """The command that hands over at most BULK messages, for who sends it himself."""
-        return intake.command(self.tag, messages, self._now())
+        return intake.command(self.tag, messages, self.clock_text())
 
     def enqueue_answers(self, reply: Any, messages: Sequence[Message]) -> list[intake.Answer]:
         """What that command's reply says, as ``enqueue_many``. Where the library there is missing
@@ -112,7 +113,7 @@ class OutboxStore:
         if found is not None:
             return found
         replies = self._send_together(messages) or self._send(
-            [intake.singly(self.tag, message, self._now()) for message in messages]
+            [intake.singly(self.tag, message, self.clock_text()) for message in messages]
         )
         if refused is not None and any(intake.is_missing_function(reply) for reply in replies):
             raise refused
@@ -122,7 +123,9 @@ class OutboxStore:
         """By the function of the library before ours; empty where there is none."""
         most = intake.TOGETHER
         pieces = [messages[at : at + most] for at in range(0, len(messages), most)]
-        replies = self._send([intake.together(self.tag, piece, self._now()) for piece in pieces])
+        replies = self._send(
+            [intake.together(self.tag, piece, self.clock_text()) for piece in pieces]
+        )
         if any(intake.is_missing_function(reply) for reply in replies):
             return []
         found: list[Any] = []
@@ -186,7 +189,7 @@ class OutboxStore:
         """ready -> ready in ``to``, by the share. May be repeated. Returns (how many moved, why no
         more: a word of ``lua/move.lua``)."""
         moved, why = scripts.run(
-            self.client, "move", self.tag, (self._now(), most), (keys.tag(to),)
+            self.client, "move", self.tag, (self.clock_text(), most), (keys.tag(to),)
         )
         return int(moved), _text(why)
 
@@ -297,10 +300,10 @@ class OutboxStore:
         run_id = gate.ready()
         calls: list[tuple[str, list[scripts.Argument]]] = []
         if settlements:
-            calls.append(("settle", [self._now(), *_settle_arguments(settlements)]))
+            calls.append(("settle", [self.clock_text(), *_settle_arguments(settlements)]))
         if asks:
             flat = [part for ask in asks for part in ask]
-            calls.append(("begin", [self._now(), run_id, *flat]))
+            calls.append(("begin", [self.clock_text(), run_id, *flat]))
         replies = scripts.run_together(gate, self.tag, calls)
         words: list[str] | ResponseError = []
         permits: list[Permit] | ResponseError = []

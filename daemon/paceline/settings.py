@@ -216,6 +216,7 @@ class Destination:
     api_key: Secret | None = None
     subaccount: int | None = None
     business_errors: Literal["retry", "reject"] = "retry"
+    poll_status_after_s: float = 0.0
     # What is retried with an idempotency key is not sent twice.
     merge: Merge = field(default=Merge(on_ambiguous="retry"))
 
@@ -287,6 +288,7 @@ class Destination:
             "api_key": self.api_key is not None,
             "subaccount": self.subaccount,
             "business_errors": self.business_errors,
+            "poll_status_after_s": self.poll_status_after_s,
             "merge": asdict(self.merge),
         }
 

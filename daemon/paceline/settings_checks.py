@@ -407,6 +407,12 @@ def _contradictions(at: str, it: Destination, problems: _Problems) -> None:
             f"{it.max_payload_bytes} is over max_bytes ({it.max_bytes}) of the whole outbox",
             "Raise max_bytes",
         )
+    if it.poll_status_after_s >= it.record_ttl_s:
+        wrong(
+            "poll_status_after_s",
+            f"{it.poll_status_after_s:g} is not below record_ttl_s ({it.record_ttl_s:g})",
+            "By then the provider's id is forgotten; ask sooner, or raise record_ttl_s",
+        )
     for status in it.outcomes:
         if status in it.success.statuses:
             wrong(f"outcomes.{status}", "is in success.statuses too", "Remove one of them")

@@ -121,6 +121,7 @@ DESTINATION: Mapping[str, Key] = {
     "rules": Key(Any, ""),
     "items": Key(Any, ""),
     "business_errors": Key(Literal["retry", "reject"], '"retry" or "reject"'),
+    "poll_status_after_s": Key(_NotNegative, "A number of seconds such as 300, 0 for never"),
     "api_key": Key(Any, ""),
     "subaccount": Key(Annotated[int, Meta(ge=0, le=2**53)], "The sub-account's number"),
     "merge": Key(Any, ""),
@@ -141,6 +142,7 @@ ONLY: Mapping[str, tuple[str, ...]] = {
     "rules": ("http",),
     "items": ("http",),
     "business_errors": ("maxmd",),
+    "poll_status_after_s": ("maxmd",),
     "idempotency_key": ("sparkpost", "http"),
 }
 

@@ -39,6 +39,7 @@ def script_numbers(destination: Destination) -> dict[str, int | float | str]:
         "merge_most": destination.merge.most,
         "merge_ambiguous": destination.merge.on_ambiguous,
         "bytes_per_s": destination.bytes_per_s,
+        "poll_us": _us(destination.poll_status_after_s),
         "fallback": destination.fallback or "",
         # Of this provider's own payloads another one can make nothing.
         "fallback_neutral": int(destination.fallback_provider not in (None, destination.provider)),

@@ -227,8 +227,9 @@ def _words(kind: Any, key: str) -> str:
         assert [_bounds(part) for part in get_args(inner)] == [(0, None, LONGEST_S)] * 2
         return "two seconds, or 0"
     if key.endswith("_s") and not key.endswith("_per_s"):
-        assert (inner, _bounds(kind)) == (float, (None, 0, LONGEST_S))
-        return "seconds"
+        assert inner is float
+        assert _bounds(kind) in ((None, 0, LONGEST_S), (0, None, LONGEST_S))
+        return "seconds" if meta.gt == 0 else "seconds, or 0"
     if inner in (str, bool):
         return {str: "text", bool: "`true`, `false`"}[inner]
     least = f" above {meta.gt:,}, to" if meta.gt is not None else f", {meta.ge:,} to"

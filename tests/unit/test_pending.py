@@ -91,3 +91,30 @@ def test_whoever_waits_is_woken() -> None:
     assert full.get(1) is not None
     putter.join(5)
     assert answers == [True]
+
+
+def test_a_connection_is_lent_only_while_no_message_waits() -> None:
+    queue = PendingQueue(5)
+    assert queue.lend()
+    queue.unlend()
+    queue.put(leased("a"), 0)
+    assert not queue.lend()
+    queue.get(0)
+    assert queue.lend()
+    queue.close()
+    assert not queue.lend()
+
+
+def test_what_is_lent_leaves_one_connection_to_high_messages() -> None:
+    queue = PendingQueue(5)
+    queue.keep_for_high(1)
+    assert queue.lend()
+    assert not queue.lend()
+    queue.put(leased("a"), 0)
+    assert queue.get(0) is None
+    queue.put(leased("b", "high"), 0)
+    assert (found := queue.get(0))
+    assert found.id == "b"
+    queue.unlend()
+    assert (found := queue.get(0))
+    assert found.id == "a"

@@ -386,6 +386,7 @@ def test_sparkposts_defaults_are_those_of_its_documents() -> None:
         ("http", "merge = { last = 1 }", "merge.last"),
         ("http", "merge = 5", "merge"),
         ("http", 'business_errors = "retry"', "business_errors"),
+        ("http", "poll_status_after_s = 5", "poll_status_after_s"),
         ("http", 'rules = { a = { status = "403" } }', "rules.a.outcome"),
         ("http", 'rules = { a = { outcome = "held" } }', "rules.a.status"),
         ("http", 'rules = { a = { status = "600", outcome = "held" } }', "rules.a.status"),

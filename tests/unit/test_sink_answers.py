@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from paceline.sink.answers import Request, padded
+from paceline.sink.answers import Request, Verdict, padded
 from paceline.sink.profiles import Http, MaxMD
 from paceline.sink.wire import response, retry_after_value
 
@@ -122,3 +122,37 @@ def test_responses_are_framed() -> None:
 def test_retry_after_as_a_date() -> None:
     assert retry_after_value("2", 0) == "2"
     assert retry_after_value("date+90", 0) == "Thu, 01 Jan 1970 00:01:30 GMT"
+
+
+def test_maxmd_tells_the_status_of_what_it_took() -> None:
+    sink = MaxMD()
+    assert sink.judge(Request(json.dumps(GOOD).encode(), JSON, 5)).accepted
+
+    def ask(path: bytes) -> Verdict:
+        return sink.judge(Request(b"", path=path, number=9, method=b"GET"))
+
+    told = ask(b"/message/GetMessageStatus/sink%2D5?x=/1")
+    assert (told.status, told.accepted, told.recipients, told.name) == (200, False, 0, "status")
+    assert json.loads(told.body) == {
+        "smtpId": "sink-5",
+        "recipients": [
+            {"email": one["email"], "status": "delivered"}
+            for one in GOOD["message"]["recipients"]  # type: ignore[index]
+        ],
+    }
+    for unknown in (b"sink-6", b"5", b"sink-", b"", b"sink-5/", b"sink-" + b"9" * 5000):
+        assert ask(b"/GetMessageStatus/" + unknown).status == 404
+    assert (ask(b"/Send").status, ask(b"/Send").extra) == (405, b"Allow: POST\r\n")
+    sink.reset()
+    assert ask(b"/GetMessageStatus/sink-5").status == 404
+
+
+def test_maxmd_remembers_the_last_messages_only() -> None:
+    sink = MaxMD(validate=False)
+    for number in range(50_001):
+        sink.judge(Request(b"", JSON, number))
+    status = [
+        sink.judge(Request(b"", path=b"/GetMessageStatus/sink-%d" % number, method=b"GET")).status
+        for number in (0, 1, 50_000)
+    ]
+    assert status == [404, 200, 200]

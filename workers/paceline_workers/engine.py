@@ -15,6 +15,7 @@ from typing import Any
 
 from paceline.answers import Settlement
 from paceline.clock import Clock
+from paceline.errands import Errands
 from paceline.errors import ConfigError, ConfigProblem
 from paceline.names import Lane
 from paceline.outbox import OutboxStore
@@ -27,11 +28,12 @@ from paceline_workers.gate import WireGate
 from paceline_workers.live_profile import LiveProfile
 from paceline_workers.merger import Merger
 from paceline_workers.pending import PendingQueue
-from paceline_workers.providers.base import Profile, as_merging
+from paceline_workers.providers.base import Profile, as_merging, as_polling
 from paceline_workers.providers.registry import build
 from paceline_workers.recipe import recipe_of
 from paceline_workers.sender import QUEUE_S, Sender
 from paceline_workers.settler import Settler
+from paceline_workers.status_poll import DEADLINE_S, StatusPoll
 from paceline_workers.taker import BatchTaker
 from paceline_workers.trace import WireTrace
 from paceline_workers.transports.adapter import GatedAdapter
@@ -189,17 +191,19 @@ class Engine:
                 extra={"event": "url_left", "cause": url},
             )
 
-    def _make_sender(self) -> Sender:
-        d = self.destination
-        adapter = GatedAdapter(
+    def _make_adapter(self, total_timeout_s: float) -> GatedAdapter:
+        return GatedAdapter(
             self.pool,
             self._watchdog,
-            total_timeout_s=d.total_timeout_s,
+            total_timeout_s=total_timeout_s,
             monotonic_s=self._clock.monotonic_s,
             elapsed_s=self._clock.elapsed_s,
             trace=self._trace,
         )
 
+    def _make_sender(self) -> Sender:
+        d = self.destination
+        adapter = self._make_adapter(d.total_timeout_s)
         exchange = Exchange(self._store, Pinned(self._store.client), self._clock.elapsed_s)
 
         def make_delivery(settler: Settler) -> Delivery:
@@ -228,6 +232,21 @@ class Engine:
             stopping=self.stopping,
             merger_of=self._merger_of(),
             members=self._store.members,
+            errand=self._make_poll(),
+        )
+
+    def _make_poll(self) -> StatusPoll | None:
+        """What asks the provider about messages that were sent; None where it is not wanted."""
+        d, profile = self.destination, as_polling(self.profile)
+        if d.poll_status_after_s <= 0 or profile is None:
+            return None
+        return StatusPoll(
+            profile,
+            self._shown_urls[0],
+            self._make_adapter(min(d.total_timeout_s, DEADLINE_S)),
+            Errands(self._store, Pinned(self._store.client)),
+            clock=self._clock,
+            stopping=self.stopping,
         )
 
     def _merger_of(self) -> Callable[[Sender], Merger] | None:

@@ -135,6 +135,23 @@ class PendingQueue:
         with self._some:
             return self._pop()
 
+    def lend(self) -> bool:
+        """A connection for something that is no message: only while none waits, and one is left
+        for high messages where one is kept. ``unlend`` gives it back."""
+        with self._some:
+            kept = self._most_others is not None and self._others_out >= self._most_others
+            if self._heap or self._closed or kept:
+                return False
+            self._others_out += 1
+            return True
+
+    def unlend(self) -> None:
+        """What was lent is back."""
+        with self._some:
+            self._others_out -= 1
+            if self._most_others is not None:
+                self._some.notify()
+
     def _may_pop(self) -> bool:
         if self._shared is not None:
             self._sort_out(self._shared)

@@ -7,6 +7,9 @@ message: a message is out of the queue only when a connection is free for it.
 When the destination closes (pause, hold, throttle) for more than a moment, all that was taken and
 not begun goes back to its old place at once, untouched, and nothing is taken until it reopens.
 
+A thread that finds no message may run an errand (status_poll.py) with the place that it holds: the
+threads keep their places while they wait, so nobody else would get one.
+
 The messages of a tenant whose requests hang (tenancy.py) may fill half of the queue; more of them
 go back too, so that what others sent comes in.
 """
@@ -18,7 +21,7 @@ import threading
 from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass
 from math import ceil
-from typing import Any
+from typing import Any, Protocol
 
 from redis.exceptions import RedisError
 
@@ -62,12 +65,23 @@ class _Desk:
     begun_s: float | None = None
 
 
+class Errand(Protocol):
+    """A request that carries no message, for a thread that has none to send."""
+
+    def is_due(self) -> bool:
+        """Whether there may be something to do. Cheap."""
+
+    def run(self) -> None:
+        """Does it, or finds that there is none; at most one request, and by one thread at a
+        time."""
+
+
 class Sender:
     """Threads between the outbox and the wire.
 
     ``make_delivery(settler)`` is called once in each thread. ``total_timeout_s`` bounds one
     request, for the judgement of which batches are stuck. ``members`` gives the ids in a merged
-    request.
+    request. ``errand`` is what threads do while no message waits.
     """
 
     def __init__(
@@ -83,6 +97,7 @@ class Sender:
         stopping: threading.Event,
         merger_of: Callable[[Sender], Merger] | None = None,
         members: Callable[[str], Sequence[str]] = lambda _: (),
+        errand: Errand | None = None,
     ) -> None:
         self._queue = queue
         self._pool = pool
@@ -101,6 +116,7 @@ class Sender:
         #: Where many messages go in one request: stands between what is taken and the queue.
         self.merger = None if merger_of is None else merger_of(self)
         self._members = members
+        self._errand = errand
         self._desks = [_Desk() for _ in range(threads)]
         self._threads = [
             threading.Thread(target=self._run, args=(desk,), name=f"sender-{n}", daemon=True)
@@ -310,8 +326,20 @@ class Sender:
         if leased is None:
             # The last outcome does not wait for a message that may never come.
             delivery.flush()
+            if self._errand is not None and self._errand.is_due():
+                self._run_errand(self._errand)
             leased = self._queue.get(_POLL_S)
         return leased
+
+    def _run_errand(self, errand: Errand) -> None:
+        if not self._queue.lend():
+            return
+        try:
+            errand.run()
+        except Exception:
+            log.exception("an errand failed unexpectedly; messages are sent all the same")
+        finally:
+            self._queue.unlend()
 
     def _send(self, desk: _Desk, delivery: Delivery, leased: Leased) -> None:
         def on_wire() -> None:

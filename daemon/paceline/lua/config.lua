@@ -24,7 +24,8 @@ local version = tonumber(old[2] or 0) + 1
 local fields = {'digest', digest, 'version', version, 'json', ARGV[3]}
 for i = 5, #ARGV do fields[#fields + 1] = ARGV[i] end
 redis.call('HSET', K('cfg'), unpack(fields))
-local cfg = redis.call('HMGET', K('cfg'), 'burst', 'connections', 'reserve', 'rate', 'pace')
+local cfg = redis.call('HMGET', K('cfg'), 'burst', 'connections', 'reserve', 'rate', 'pace', 'poll_us')
+if tonumber(cfg[6] or 0) == 0 then redis.call('UNLINK', K('poll')) end
 local burst, reserve = tonumber(cfg[1]), tonumber(cfg[3])
 
 if old[1] and (old[4] ~= cfg[4] or old[5] ~= cfg[5]) then

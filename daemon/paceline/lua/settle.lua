@@ -35,11 +35,12 @@ local SLOTS_US = {1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000, 500000,
 T = KEYS[1]
 local now = clock(ARGV[1])
 local QUOTA_FIRST_US, QUOTA_CAP_US = 60000000, 3600000000
+local MOST_POLLS = 100000
 local histogram, outcomes, results, good = {}, {}, {}, 0
 local c = redis.call('HMGET', K('cfg'), 'throttle_first_us', 'throttle_cap_us', 'record_us', 'rate',
-  'connections', 'pace', 'probe_us', 'retry_first_us')
+  'connections', 'pace', 'probe_us', 'retry_first_us', 'poll_us')
 local cfg = {throttle_first = tonumber(c[1]), throttle_cap = tonumber(c[2]), rate = tonumber(c[4]),
-  connections = tonumber(c[5]), pace = c[6], probe_us = tonumber(c[7]), retry_first = tonumber(c[8])}
+  connections = tonumber(c[5]), pace = c[6], probe_us = tonumber(c[7]), retry_first = tonumber(c[8]), poll = tonumber(c[9] or 0)}
 keep_ms = math.floor(tonumber(c[3]) / 1000)
 --@health
 
@@ -101,11 +102,21 @@ local function observe_sent(oldest, newest, sum, count)
   return true
 end
 
+-- The provider is to be asked about it later (errand.lua). An id that the record would cut names
+-- nothing; and where the provider is asked more slowly than messages are sent, no more are put down.
+local function poll_later(item)
+  local size = #item.provider_id
+  if cfg.poll <= 0 or size == 0 or size > 100 or is_request(item.id) then return end
+  if redis.call('ZCARD', K('poll')) >= MOST_POLLS then return end
+  redis.call('ZADD', K('poll'), string.format('%.0f', math.floor((now + cfg.poll) / 4) * 4), item.id)
+end
+
 local function late_sent(item, m, was_begun_elsewhere)
   leave(m)
   local count = finish(m, 'S', now, item.nonce, item.sha, item.provider_id, observe_sent)
   bump('sent', count)
   bump('late_sent', count)
+  poll_later(item)
   if was_begun_elsewhere then bump('overtaken', count) end
 end
 
@@ -171,6 +182,7 @@ local function settle_sent(item, m)
   if not ours then return settle_late(item, m) end
   leave(m)
   bump('sent', finish(m, 'S', now, item.nonce, item.sha, item.provider_id, observe_sent))
+  poll_later(item)
   return 'ok'
 end
 

@@ -22,7 +22,7 @@ OK = "ok"
 class Request(msgspec.Struct, frozen=True, gc=False):
     """A complete request. ``number`` is the arrival's, for made-up ids; ``path`` is the target with
     its query; ``headers`` holds those the profile asked for, names in lower case; ``sha256`` is
-    the hex digest of the body as it came over the wire."""
+    the hex digest of the body as it came over the wire; ``method`` is one of the profile's."""
 
     body: bytes
     content_type: bytes = b""
@@ -30,6 +30,7 @@ class Request(msgspec.Struct, frozen=True, gc=False):
     path: bytes = b"/"
     headers: Mapping[bytes, bytes] = {}
     sha256: str = ""
+    method: bytes = b"POST"
 
 
 class Verdict(msgspec.Struct, frozen=True, gc=False):

@@ -248,6 +248,7 @@ class Connection(asyncio.Protocol):
                 exchange.url,
                 exchange.headers,
                 exchange.digest() if exchange.idempotency_key is not None else "",
+                exchange.method,
             )
         )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from collections.abc import Sequence
 from hashlib import sha256
 from typing import Protocol
@@ -127,6 +128,7 @@ class Exchange:
             self.recipients,
             self.exposed,
             self.idempotency_key,
+            sys.intern(self.method.decode("latin-1")),
         )
 
 

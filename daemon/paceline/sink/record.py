@@ -26,7 +26,8 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
     ended while it stood behind another request). ``status`` and ``answered_ns`` are null where no
     whole answer was given. ``sha256`` is the first 16 hex digits of the body's. ``accepted``: did
     the provider act? ``recipients`` is how many it accepted then, ``exposed`` how many of them see
-    one another's addresses, ``key`` the idempotency key without quotes.
+    one another's addresses, ``key`` the idempotency key without quotes, ``method`` the HTTP method
+    ("" where the request was cut off before it was known).
     """
 
     seq: int
@@ -45,6 +46,7 @@ class Arrival(msgspec.Struct, frozen=True, gc=False):
     recipients: int = 0
     exposed: int = 0
     key: str | None = None
+    method: str = "POST"
 
 
 class Open(Protocol):

@@ -13,7 +13,15 @@ from typing import NamedTuple, Protocol, cast
 from paceline.backoff import RetryPolicy
 from paceline_workers.outcome import Outcome, Reply
 
-__all__ = ["Merging", "Portion", "Profile", "RenderedRequest", "as_merging"]
+__all__ = [
+    "Merging",
+    "Polling",
+    "Portion",
+    "Profile",
+    "RenderedRequest",
+    "as_merging",
+    "as_polling",
+]
 
 
 @dataclass(frozen=True, slots=True)
@@ -22,13 +30,15 @@ class RenderedRequest:
 
     Headers and body may hold credentials, so `repr` shows neither: they must not reach a log.
     `suffix` is put behind the path of the destination's URL, before any query: "" but where a
-    provider has a second endpoint beside the first (Mailgun's `/messages.mime`).
+    provider has a second endpoint below the first (Mailgun's `/messages.mime`); `sibling` takes the
+    place of its last segment, for one beside the first (MaxMD's `GetMessageStatus`).
     """
 
     method: str
     headers: dict[str, str] = field(repr=False)
     body: bytes = field(repr=False)
     suffix: str = ""
+    sibling: str = ""
 
 
 class Portion(NamedTuple):
@@ -106,3 +116,22 @@ class Merging(Protocol):
 def as_merging(profile: Profile) -> Merging | None:
     """The same profile as one that can put many messages in one request; None where it cannot."""
     return cast(Merging, profile) if hasattr(profile, "render_merged") else None
+
+
+class Polling(Protocol):
+    """What a profile has beside Profile where the provider can be asked what became of a message
+    that it took."""
+
+    def render_status(self, provider_id: str) -> RenderedRequest:
+        """The question. No secret is in it but in the headers."""
+        ...
+
+    def read_status(self, reply: Reply) -> str | None:
+        """What the answer to it says, in one line of at most 300 characters; None where it says
+        nothing that can be read. Never raises."""
+        ...
+
+
+def as_polling(profile: Profile) -> Polling | None:
+    """The same profile as one whose provider can be asked; None where it cannot."""
+    return cast(Polling, profile) if hasattr(profile, "render_status") else None

@@ -28,6 +28,7 @@ from paceline.backoff import RetryPolicy
 from paceline.payloads import read
 from paceline.schemas.email import Email, rendered
 from paceline_workers.outcome import EXCERPT_BYTES, Kind, Outcome, Reply
+from paceline_workers.providers import maxmd_status
 from paceline_workers.providers.base import RenderedRequest
 from paceline_workers.providers.table import Row, Table
 
@@ -142,6 +143,15 @@ class MaxMD:
         smtp_id = body.get("smtpId")
         known = isinstance(smtp_id, str | int) and not isinstance(smtp_id, bool)
         return replace(outcome, provider_id=str(smtp_id) if known and smtp_id != "" else None)
+
+    def render_status(self, provider_id: str) -> RenderedRequest:
+        """GetMessageStatus. It has no body, and so no credentials but what `headers` say."""
+        headers = {k: v for k, v in self._headers.items() if k.lower() != "content-type"}
+        return RenderedRequest("GET", headers, b"", sibling=maxmd_status.sibling(provider_id))
+
+    def read_status(self, reply: Reply) -> str | None:
+        """Each recipient and its status."""
+        return maxmd_status.read_status(reply)
 
 
 def _decoded(reply: Reply) -> dict[str, Any] | None:

@@ -11,6 +11,7 @@ One adapter is shared by all sender threads, each with its own Session.
 
 from __future__ import annotations
 
+import re
 import socket
 from collections.abc import Callable, Mapping
 from dataclasses import replace
@@ -51,7 +52,8 @@ class GatedRequest(requests.PreparedRequest):
 
     ``gate()`` blocks until a permit's time has come and returns that moment, on the clock
     ``elapsed_s``; or raises to call the request off (nothing was written then).
-    ``suffix`` goes behind the URL's path.
+    ``suffix`` goes behind the URL's path, ``sibling`` in the place of its last segment. ``tells``:
+    whether its answer, or that there is none, speaks of the health of its URL.
     ``before_connect()`` is called where a new connection must be opened first, which may take
     seconds. ``wire_s`` and ``latency_s`` are filled in: when the first byte was written (monotonic
     seconds; None: never) and the seconds from it to the last byte read. ``elsewhere`` is set where
@@ -68,9 +70,13 @@ class GatedRequest(requests.PreparedRequest):
         before_connect: Callable[[], None] = lambda: None,
         *,
         suffix: str = "",
+        sibling: str = "",
+        tells: bool = True,
     ) -> None:
         super().__init__()
         self.suffix = suffix
+        self.sibling = sibling
+        self.tells = tells
         self.method = method
         self.url = url
         # As they are: nothing looks one up here, and a copy for each request costs.
@@ -133,7 +139,7 @@ class GatedAdapter(BaseAdapter):
         finally:
             if good is False:
                 request.elsewhere = self._pool.has_other(link)
-            self._pool.checkin(link, good, request.latency_s)
+            self._pool.checkin(link, good if request.tells else None, request.latency_s)
 
     def _ready_link(self, request: GatedRequest) -> Link:
         """An open connection and a permit whose time has come, both fresh."""
@@ -162,7 +168,7 @@ class GatedAdapter(BaseAdapter):
         fields = link.wire.fields
         pieces = request_bytes(
             request.method or "POST",
-            with_suffix(link.target, request.suffix) if request.suffix else link.target,
+            _target(link.target, request),
             link.wire.host,
             {**request.headers, **fields} if fields else request.headers,
             request.body,  # type: ignore[arg-type]
@@ -199,6 +205,22 @@ def with_suffix(target: str, suffix: str) -> str:
     """A request target with its path made longer; its query stays."""
     path, mark, query = target.partition("?")
     return f"{path.rstrip('/')}{suffix}{mark}{query}"
+
+
+def with_sibling(target: str, sibling: str) -> str:
+    """A request target with another last segment of its path; its query stays."""
+    path, mark, query = target.partition("?")
+    # To a proxy it is a whole URL, in which the first two slashes are not the path's.
+    whole = re.match(r"https?://[^/]*", path)
+    origin = whole[0] if whole else ""
+    folder = path[len(origin) :].rstrip("/").rpartition("/")[0]
+    return f"{origin}{folder}/{sibling}{mark}{query}"
+
+
+def _target(target: str, request: GatedRequest) -> str:
+    if request.suffix:
+        return with_suffix(target, request.suffix)
+    return with_sibling(target, request.sibling) if request.sibling else target
 
 
 def _converse(pieces: list[bytes], link: Link) -> RawReply:

@@ -63,8 +63,10 @@ def request_bytes(
         if not _NAME.fullmatch(name) or not _VALUE.fullmatch(value):
             raise ValueError(f"header {name!r} cannot be sent: a character that HTTP forbids")
         lines.append(f"{name}: {value}")
-    lines.append(f"Content-Length: {len(body)}\r\n\r\n")
-    head = "\r\n".join(lines).encode("latin-1")
+    # A GET has none, and needs not say so (RFC 9110, 8.6).
+    if body or method != "GET":
+        lines.append(f"Content-Length: {len(body)}")
+    head = ("\r\n".join(lines) + "\r\n\r\n").encode("latin-1")
     return [head + body] if len(body) <= _ONE_WRITE_BYTES else [head, body]
 
 

@@ -1,16 +1,22 @@
-"""MaxMD: credentials in the body, business errors in an HTTP 200."""
+"""MaxMD: credentials in the body, business errors in an HTTP 200; and what became of a message, by
+GetMessageStatus."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Literal
+from urllib.parse import unquote_to_bytes
 
 import msgspec
 
 from paceline.sink.addresses import is_address
 from paceline.sink.answers import Request, Rows, Verdict, When, is_json, matches, retry_after
 
+_STATUS = b"/GetMessageStatus/"
+_ID = b"sink-"
+#: Messages whose recipients are remembered: the last ones.
+_MOST_KNOWN = 50_000
 _ROWS = Rows(((200,), ("1", "2", "3", "4", "999")), ((429, 500, 502, 503, 504), ()))
 
 
@@ -55,23 +61,30 @@ class MaxMD:
     Unknown fields are refused like any malformed shape: a misspelt field that a lenient
     simulator swallows would be found only at the real provider. With ``validate=False`` bodies
     are not read at all, and each counts as one recipient.
+
+    ``GET …/GetMessageStatus/{smtpId}`` answers for the last messages it took, every recipient of
+    them "delivered"; nothing is accepted by that. The real answer's shape is not documented.
     """
 
     username: str | None = None
     password: str | None = None
     validate: bool = True
     name: str = "maxmd"
-    methods: frozenset[bytes] = frozenset((b"POST",))
+    methods: frozenset[bytes] = frozenset((b"POST", b"GET"))
     headers: frozenset[bytes] = frozenset()
     rows: tuple[str, ...] = _ROWS.names
+    _known: dict[int, list[str]] = field(default_factory=dict, repr=False, compare=False)
 
     @property
     def reads_body(self) -> bool:
         return self.validate
 
     def judge(self, request: Request, /) -> Verdict:
+        if request.method == b"GET":
+            return self._status(request.path)
         number = request.number
         if not self.validate:
+            self._remember(number, [])
             return Verdict(200, _answer(number, "Success", 0), True, recipients=1)
         if not is_json(request.content_type):
             return Verdict(415, b'{"message":"Unsupported Media Type"}', False, "media_type")
@@ -90,6 +103,7 @@ class MaxMD:
         others = [message.sender, message.reply_to] if message.reply_to else [message.sender]
         if not all(map(is_address, recipients)) or not all(map(is_address, others)):
             return Verdict(200, _answer(number, "Address error", 2), False, "address")
+        self._remember(number, recipients)
         success = _answer(number, "Success", 0)
         return Verdict(200, success, True, recipients=len(recipients), addresses=recipients)
 
@@ -103,7 +117,29 @@ class MaxMD:
         return _business(code)
 
     def reset(self) -> None:
-        """Nothing is remembered."""
+        self._known.clear()
+
+    def _remember(self, number: int, recipients: list[str]) -> None:
+        self._known[number] = recipients
+        if len(self._known) > _MOST_KNOWN:
+            del self._known[next(iter(self._known))]
+
+    def _status(self, path: bytes) -> Verdict:
+        _, mark, quoted = path.partition(b"?")[0].rpartition(_STATUS)
+        if not mark:
+            return Verdict(405, b"", False, "method", extra=b"Allow: POST\r\n")
+        smtp_id = unquote_to_bytes(quoted)
+        digits = smtp_id.removeprefix(_ID)
+        recipients = None
+        if smtp_id != digits and digits.isdigit() and len(digits) < 18:
+            recipients = self._known.get(int(digits))
+        if recipients is None:
+            return Verdict(404, b'{"message":"unknown smtpId"}', False, "unknown_id")
+        body = {
+            "smtpId": smtp_id.decode("ascii"),
+            "recipients": [{"email": email, "status": "delivered"} for email in recipients],
+        }
+        return Verdict(200, msgspec.json.encode(body), False, "status")
 
 
 def _answer(number: int, message: str, code: int) -> bytes:
