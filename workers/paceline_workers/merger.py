@@ -313,15 +313,12 @@ class Merger:
     def halve(self, leased: Leased) -> None:
         """A request that the provider refused as a whole, and that is taken apart in Redis (action
         ``split``): its members go again in two requests. So a message that spoils it is alone after
-        as many turns as there are halves."""
-        try:
-            values = self._store.fetch_members(leased.id[1:], leased.nonce)
-            self._desk.adopt(leased.nonce, [message_id for message_id, _ in values])
-            middle = len(values) // 2
-            for half in (values[:middle], values[middle:]):
-                self._send_half(half, leased.nonce)
-        except redis.exceptions.RedisError as error:
-            log.warning("halve: Redis went away: %s; leases run out", error)
+        as many turns as there are halves. Raises RedisError."""
+        values = self._store.fetch_members(leased.id[1:], leased.nonce)
+        self._desk.adopt(leased.nonce, [message_id for message_id, _ in values])
+        middle = len(values) // 2
+        for half in (values[:middle], values[middle:]):
+            self._send_half(half, leased.nonce)
 
     def _send_half(self, half: Sequence[tuple[str, bytes]], nonce: str) -> None:
         group: Group | None = None

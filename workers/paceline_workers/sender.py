@@ -375,21 +375,25 @@ class Sender:
 
     def _take_apart(self, leased: Leased, delivery: Delivery, action: str) -> None:
         """A merged request whose members are held one by one again, Redis has accepted that."""
-        if action == "split" and self.merger is not None:
-            self.merger.halve(leased)
-            return
         try:
+            if action == "split" and self.merger is not None:
+                self.merger.halve(leased)
+                return
             members = self._members(leased.id[1:])
+            self.adopt(leased.nonce, members)
+            if action == "split":
+                for message_id in members:
+                    self.give_back(message_id, leased.nonce)
+            else:
+                for settlement in delivery.each(leased, members):
+                    self.settler.put(settlement)
         except RedisError as error:
             log.warning("request %s: its members: %s; their leases run out", leased.id, error)
-            return
-        self.adopt(leased.nonce, members)
-        if action == "split":
-            for message_id in members:
-                self.give_back(message_id, leased.nonce)
-        else:
-            for settlement in delivery.each(leased, members):
-                self.settler.put(settlement)
+            self.forget(leased.nonce)
+        except Exception:
+            # A defect of ours: it must not end the thread, nor hold its members for ever.
+            log.exception("request %s: its members; their leases run out", leased.id)
+            self.forget(leased.nonce)
 
     def _settle_defect(
         self, delivery: Delivery, leased: Leased, error: Exception, *, wrote: bool
