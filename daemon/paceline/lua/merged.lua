@@ -52,7 +52,7 @@ end
 -- The request itself ends. What never began leaves nothing.
 local function end_request(m, state, now, nonce, count, provider_id)
   redis.call('HDEL', K('q'), m.id)
-  redis.call('DEL', set_key(m.id), late_key(m.id))
+  redis.call('UNLINK', set_key(m.id), late_key(m.id))
   if m.attempts == 0 and state == 'Z' then
     redis.call('DEL', K('m:' .. m.id), members_key(m.id), K('a:' .. m.id))
     return

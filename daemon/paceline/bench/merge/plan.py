@@ -51,7 +51,7 @@ class MergePlan:
 
     messages: int = 400_000
     pairs: int = 3
-    workers: int = 2
+    workers: int = 3
     most: int = 2000
 
     @property
