@@ -13,6 +13,7 @@ from typing import Any
 import msgspec
 
 from paceline.answers import Permit
+from paceline.leases import permit_of
 from paceline.outbox import OutboxStore
 from paceline.scripts import Argument, Pinned, run
 
@@ -49,7 +50,7 @@ class Errands:
         if reply[0] == b"go":
             permit = Permit("go", int(reply[1]) / 1e6, begun_us=int(reply[2]))
             return permit, Errand(errand.id, reply[3].decode(), errand.provider_id)
-        return self._store.decode_permit(reply), errand
+        return permit_of(reply), errand
 
     def note(self, errand: Errand, record: Mapping[str, Any]) -> bool:
         """What was learnt, onto the message's attempts; it is not asked about again. False where

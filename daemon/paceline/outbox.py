@@ -23,9 +23,8 @@ import json
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
-from typing import Any, Literal, TypeGuard
+from typing import Any, Literal
 
-import msgspec
 import redis
 from redis.exceptions import ResponseError
 
@@ -33,6 +32,7 @@ from paceline import intake, keys, merged, scripts
 from paceline.answers import Leased, Permit, RateInForce, Released, Settlement, Share, Taken
 from paceline.census import Census, decode_census
 from paceline.errors import PacelineError
+from paceline.leases import is_held, leased_of, permit_of, settle_arguments
 from paceline.message import Message
 from paceline.names import Lane
 from paceline.records import Ended, Live, decode
@@ -275,7 +275,7 @@ class OutboxStore:
         ``nonce`` now."""
         ids = self.members(request_id)
         pieces = self.fetch_values(Taken("batch", nonce, dict.fromkeys(ids, 0)))
-        return [(i, value) for piece in pieces for i, value in piece if _is_held(value, nonce)]
+        return [(i, value) for piece in pieces for i, value in piece if is_held(value, nonce)]
 
     def begin(self, gate: scripts.Pinned, message_id: str, nonce: str, size: int = 0) -> Permit:
         """The gate at the wire, for a request of ``size`` bytes. May be repeated: a permit more is
@@ -300,7 +300,7 @@ class OutboxStore:
         run_id = gate.ready()
         calls: list[tuple[str, list[scripts.Argument]]] = []
         if settlements:
-            calls.append(("settle", [self.clock_text(), *_settle_arguments(settlements)]))
+            calls.append(("settle", [self.clock_text(), *settle_arguments(settlements)]))
         if asks:
             flat = [part for ask in asks for part in ask]
             calls.append(("begin", [self.clock_text(), run_id, *flat]))
@@ -313,34 +313,14 @@ class OutboxStore:
         if asks:
             reply = replies[-1]
             permits = (
-                reply
-                if isinstance(reply, ResponseError)
-                else [self.decode_permit(one) for one in reply]
+                reply if isinstance(reply, ResponseError) else [permit_of(one) for one in reply]
             )
         return words, permits
-
-    @staticmethod
-    def decode_permit(reply: Sequence[Any]) -> Permit:
-        """Decodes the reply of ``begin.lua``."""
-        verdict = _text(reply[0])
-        if verdict == "go":
-            return Permit("go", int(reply[1]) / 1e6, begun_us=int(reply[2]), attempt=int(reply[3]))
-        if verdict == "wait":
-            return Permit("wait", int(reply[1]) / 1e6)
-        if verdict == "closed":
-            left = int(reply[2])
-            return Permit(
-                "closed",
-                None if left < 0 else left / 1e6,
-                what=_text(reply[1]),
-                why=_text(reply[3]),
-            )
-        return Permit("gone", what=_text(reply[1]))
 
     def settle(self, settlements: Sequence[Settlement]) -> list[str]:
         """leased -> where each outcome says. May be repeated: then nothing moves. One word each:
         ok, repeat, late, won, duplicate, gone."""
-        return [_text(word) for word in self._run("settle", *_settle_arguments(settlements))]
+        return [_text(word) for word in self._run("settle", *settle_arguments(settlements))]
 
     def renew(self, nonces: Sequence[str]) -> set[str]:
         """Extends the leases of these batches; returns those that are no longer leased."""
@@ -485,40 +465,9 @@ def new_nonce() -> str:
     return secrets.token_hex(8)
 
 
-def _is_held(value: bytes | None, nonce: str) -> TypeGuard[bytes]:
-    return value is not None and value[:2] in (b"PL", b"PB") and value[6:22] == nonce.encode()
-
-
-def leased_of(message_id: str, nonce: str, value: bytes | None) -> Leased | None:
-    """What was fetched as the message it is; None where it is not held under ``nonce`` (any more),
-    as far as its string tells: one that was taken unread says ready still, and ``begin`` knows."""
-    try:
-        head = decode(value or b"")
-    except ValueError:
-        # Gone since it was taken, or overwritten by another program: `audit --deep` tells.
-        return None
-    if not isinstance(head, Live) or head.in_request or value is None:
-        return None
-    if head.nonce != nonce and head.state != "ready":
-        return None
-    return Leased(message_id, nonce, head, value[head.body_from :])
-
-
 def known_destinations(client: redis.Redis) -> list[str]:
     """The names of all destinations ever published on this Redis."""
     return sorted(_text(name) for name in client.smembers(keys.DESTINATIONS))
-
-
-def _settle_arguments(settlements: Sequence[Settlement]) -> list[scripts.Argument]:
-    arguments: list[scripts.Argument] = []
-    for s in settlements:
-        arguments += (
-            s.id, s.nonce, s.action, 1 if s.charge else 0, _us(s.delay_s), s.why,
-            b"" if s.record is None else msgspec.json.encode(s.record), s.provider_id, s.sha1,
-            "" if s.latency_s is None else _us(s.latency_s), s.label, s.begun_us or "", s.health,
-            "" if s.advised_s is None else _us(s.advised_s),
-        )  # fmt: skip
-    return arguments
 
 
 def _us(seconds: float) -> int:

@@ -12,8 +12,8 @@ import redis
 from contract.test_transitions import Post
 from paceline.answers import Taken
 from paceline.audit import DeepAudit
+from paceline.leases import leased_of
 from paceline.merged import Member
-from paceline.outbox import leased_of
 from paceline.records import Ended, Live, decode
 from support.model import SECOND
 

@@ -23,8 +23,9 @@ import redis.exceptions
 from paceline.answers import Leased, Taken, frozen
 from paceline.clock import Clock
 from paceline.errors import PayloadError
+from paceline.leases import leased_of
 from paceline.merged import Member, is_request
-from paceline.outbox import OutboxStore, leased_of, new_nonce
+from paceline.outbox import OutboxStore, new_nonce
 from paceline.records import PRIORITIES
 from paceline.settings import Merge
 from paceline_workers.grouping import Group, Grouping, Likeness
