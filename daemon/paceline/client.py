@@ -12,9 +12,12 @@ the same id and payload again is safe and changes nothing.
 
 from __future__ import annotations
 
+import os
+import socket
+import threading
 import time
 from collections import deque
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any, Literal, Self
@@ -32,6 +35,9 @@ from paceline.errors import (
     UnknownDestination,
     UnknownMessage,
 )
+from paceline.event_reader import GroupReader, position_of, read_alone
+from paceline.event_watch import EventWatch
+from paceline.events import ENDS, RESTS, Event
 from paceline.intake import BULK
 from paceline.merged import MARK
 from paceline.message import Message, build, check_id, check_name
@@ -39,7 +45,7 @@ from paceline.outbox import OutboxStore, known_destinations
 from paceline.pipe import Pipe
 from paceline.records import Ended, Live
 
-__all__ = ["Outbox", "Receipt", "Status"]
+__all__ = ["Event", "Outbox", "Receipt", "Status"]
 
 #: Messages in one command: one fsync of Redis covers them all.
 PIPELINE = BULK
@@ -48,6 +54,8 @@ AHEAD = 1
 PIPELINE_BYTES = 1024 * 1024
 _OPTIONS_TTL_S = 10.0
 _POLL_FIRST_S, _POLL_MOST_S = 0.01, 0.25
+#: How often one that is woken by events looks all the same.
+_LOOK_AGAIN_S = 5.0
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
@@ -105,6 +113,8 @@ class Outbox:
     def __init__(self, client: redis.Redis) -> None:
         self._client = client
         self._stores: dict[str, OutboxStore] = {}
+        self._watches: dict[str, EventWatch] = {}
+        self._lock = threading.Lock()
         self._options: dict[str, tuple[float, str, int | None]] = {}
 
     @classmethod
@@ -206,10 +216,34 @@ class Outbox:
         return self._status(destination, message_id, history=True)
 
     def wait(self, destination: str, message_id: str, timeout_s: float | None = None) -> Status:
-        """Blocks until the message has ended, is dead or parked; polls. Raises TimeoutError, and
-        as ``status``."""
+        """Blocks until the message has ended, is dead or parked. Raises TimeoutError, and as
+        ``status``.
+
+        Where the destination writes events it wakes with the event; all waiters of a destination
+        share one blocked read. Else, and where the events that would tell are not all written, it
+        polls.
+        """
         end = None if timeout_s is None else time.monotonic() + timeout_s
-        pause = _POLL_FIRST_S
+        with _translated():
+            kinds = self._store(destination).event_kinds()
+        if not kinds:
+            return self._wait(destination, message_id, end, None, _POLL_MOST_S)
+        watch = self._watch(destination)
+        with _translated(), watch.bell(check_id(message_id)) as bell:
+            most_s = _POLL_MOST_S if watch.refused or not kinds >= ENDS | RESTS else _LOOK_AGAIN_S
+            return self._wait(destination, message_id, end, (watch, bell), most_s)
+
+    def _wait(
+        self,
+        destination: str,
+        message_id: str,
+        end: float | None,
+        watched: tuple[EventWatch, threading.Event] | None,
+        most_s: float,
+    ) -> Status:
+        """Looks, again whenever the bell rings, and from time to time, at longest every ``most_s``
+        (an event may have been lost)."""
+        pause = most_s if watched and most_s > _POLL_MOST_S else _POLL_FIRST_S
         while True:
             status = self._status(destination, message_id, history=False)
             if status.final or status.state in ("dead", "parked"):
@@ -217,8 +251,57 @@ class Outbox:
             left = pause if end is None else end - time.monotonic()
             if left <= 0:
                 raise TimeoutError(f"message {message_id!r} is still {status.state}")
-            time.sleep(min(pause, left))
-            pause = min(pause * 1.5, _POLL_MOST_S)
+            if watched:
+                watch, bell = watched
+                bell.wait(min(pause, left))
+                bell.clear()
+                watch.listen()
+            else:
+                time.sleep(min(pause, left))
+            pause = min(pause * 1.5, most_s)
+
+    def events(
+        self,
+        destination: str,
+        group: str | None = None,
+        *,
+        consumer: str | None = None,
+        start: str | None = None,
+        kinds: Collection[str] | None = None,
+        block_s: float | None = None,
+        claim_after_s: float = 60.0,
+    ) -> Iterator[Event]:
+        """What happens to the destination's messages, one event after the other, in their order.
+
+        Without ``group`` everything from ``start`` on: ``"now"`` (as of this call; the default),
+        ``"first"`` (all that is kept) or the ``entry`` of an event (what comes after it).
+
+        With ``group`` its share: consumers of one group divide the events among them. A new group
+        begins at ``start`` (here ``"first"`` is the default). An event is acknowledged when the
+        next is asked for, so each is handled at least once: leave the loop without asking, or die,
+        and it is given again, to this ``consumer`` at once, to another after ``claim_after_s``.
+        ``consumer`` is a name of its own for each (by default host and process). Only whole entries
+        are acknowledged: of many messages that have one in common, all come again.
+
+        ``kinds``: these only. Ends when for ``block_s`` seconds nothing came (0: when all that is
+        there was read); never, where it is None. One thread an iterator. Raises UnknownDestination,
+        NotPossible where events are off, InvalidMessage for a wrong ``start``, RedisUnavailable.
+        """
+        store = self._store(destination)
+        with _translated():
+            if not store.event_kinds():
+                raise NotPossible(
+                    "reading events",
+                    f"destination {destination} writes none",
+                    f'Configure [destinations.{destination}.events] kinds = "all"',
+                )
+            if group is None:
+                after = position_of(self._client, destination, start or "now")
+                return _translating(read_alone(self._client, destination, after, block_s, kinds))
+            name = consumer or f"{socket.gethostname()}-{os.getpid()}"
+            reader = GroupReader(self._client, destination, group, name, claim_after_s)
+            reader.create(position_of(self._client, destination, start or "first"))
+        return _translating(reader.read(block_s, kinds))
 
     def cancel(self, destination: str, message_id: str) -> bool:
         """True: it will not be sent. False: it has begun and may be on the wire; it is not tried
@@ -305,6 +388,13 @@ class Outbox:
             known = (now, provider, limit)
             self._options[destination] = known
         return known[1], known[2]
+
+    def _watch(self, destination: str) -> EventWatch:
+        with self._lock:
+            watch = self._watches.get(destination)
+            if watch is None:
+                watch = self._watches[destination] = EventWatch(self._client, destination)
+            return watch
 
     def _store(self, destination: str) -> OutboxStore:
         store = self._stores.get(destination)
@@ -410,6 +500,12 @@ def _pieces(messages: Iterable[Message]) -> Iterator[list[Message] | Exception]:
         return
     if part:
         yield part
+
+
+def _translating(events: Iterator[Event]) -> Iterator[Event]:
+    """redis-py's errors as ours, also after the first."""
+    with _translated():
+        yield from events
 
 
 class _translated:  # noqa: N801 - a context manager that reads like a word

@@ -31,7 +31,8 @@ from redis.exceptions import ResponseError
 from paceline import intake, keys, merged, scripts
 from paceline.answers import Leased, Permit, RateInForce, Released, Settlement, Share, Taken
 from paceline.census import Census, decode_census
-from paceline.errors import PacelineError
+from paceline.errors import PacelineError, UnknownDestination
+from paceline.events import kinds_in_force
 from paceline.leases import is_held, leased_of, permit_of, settle_arguments
 from paceline.message import Message
 from paceline.names import Lane
@@ -411,6 +412,14 @@ class OutboxStore:
         if public is None or limit is None:
             return None, None
         return str(json.loads(public)["provider"]), int(limit)
+
+    def event_kinds(self) -> frozenset[str]:
+        """The kinds of events that are written; none where they are off. Raises UnknownDestination
+        where the destination is not configured."""
+        digest, numbers = self.client.hmget(self._key("cfg"), "digest", "events")
+        if digest is None:
+            raise UnknownDestination(self.destination, known_destinations(self.client))
+        return kinds_in_force(_text(numbers or b""))
 
     # -- looking ----------------------------------------------------------------------------
 

@@ -37,6 +37,7 @@ from paceline.secrets_ import Secret
 __all__ = [
     "LEAST_LEASE_S",
     "Destination",
+    "Events",
     "ExporterSettings",
     "ItemsRule",
     "Merge",
@@ -165,6 +166,20 @@ class Merge:
     array: str | None = None
 
 
+@dataclass(frozen=True, slots=True)
+class Events:
+    """Which events of the messages are written to the destination's stream.
+
+    kinds      names of `paceline.events.KINDS`; none: events are off
+    max_count  about how many are kept
+    max_age_s  for how long they are kept, in seconds
+    """
+
+    kinds: tuple[str, ...] = ()
+    max_count: int = 100_000
+    max_age_s: float = 24 * 3600.0
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
     """One provider account. Times in seconds, sizes in bytes, `rate` in requests per second."""
@@ -219,6 +234,7 @@ class Destination:
     poll_status_after_s: float = 0.0
     # What is retried with an idempotency key is not sent twice.
     merge: Merge = field(default=Merge(on_ambiguous="retry"))
+    events: Events = field(default=Events())
 
     @property
     def effective_connections(self) -> int:
@@ -290,6 +306,7 @@ class Destination:
             "business_errors": self.business_errors,
             "poll_status_after_s": self.poll_status_after_s,
             "merge": asdict(self.merge),
+            "events": {**asdict(self.events), "kinds": list(self.events.kinds)},
         }
 
     def digest(self) -> str:

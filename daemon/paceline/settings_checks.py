@@ -27,6 +27,7 @@ from paceline.settings import (
     Settings,
     Tenant,
 )
+from paceline.settings_events import events_from
 from paceline.settings_fallback import fallback_problems, fallback_warnings, with_providers
 from paceline.settings_merge import merge_from
 from paceline.settings_proxy import is_loopback, proxy_problems
@@ -168,6 +169,7 @@ def _destination(name: str, table: Any, problems: _Problems) -> Destination | No
         and policy.on_ambiguous == "retry",
         problems=problems,
     )
+    values["events"] = events_from(at, values.get("events", {}), problems)
     _id_header(at, values, problems)
     problems.extend(proxy_problems(at, values, urls))
 

@@ -10,17 +10,19 @@ import difflib
 import math
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
 
 from paceline import listen
 from paceline.errors import ConfigProblem
+from paceline.events import EventKind
 
 __all__ = [
     "BODY",
     "DESTINATION",
+    "EVENTS",
     "EXPORTER",
     "ITEMS",
     "MERGE",
@@ -125,6 +127,7 @@ DESTINATION: Mapping[str, Key] = {
     "api_key": Key(Any, ""),
     "subaccount": Key(Annotated[int, Meta(ge=0, le=2**53)], "The sub-account's number"),
     "merge": Key(Any, ""),
+    "events": Key(Any, ""),
 }
 
 PROVIDERS = ("maxmd", "sparkpost", "mailgun", "http")
@@ -156,6 +159,14 @@ MERGE: Mapping[str, Key] = {
     "array": Key(
         _Pointer, 'A JSON pointer to an array of the payload such as "/personalizations", or ""'
     ),
+}
+
+EVENTS: Mapping[str, Key] = {
+    "kinds": Key(
+        Literal["all"] | list[EventKind], '"all", or a list of: ' + ", ".join(get_args(EventKind))
+    ),
+    "max_count": Key(_Count, "A whole number from 1 up"),
+    "max_age_s": Key(_Seconds, _SECONDS),
 }
 
 RETRY: Mapping[str, Key] = {

@@ -8,7 +8,7 @@ from typing import Any
 
 from paceline.errors import ConfigMismatch
 from paceline.outbox import OutboxStore
-from paceline.settings import Destination
+from paceline.settings import Destination, Events
 
 _RELOAD_MEND = "Give this process the same file, then reload it: kill -HUP, or systemctl reload"
 
@@ -43,6 +43,7 @@ def script_numbers(destination: Destination) -> dict[str, int | float | str]:
         "fallback": destination.fallback or "",
         # Of this provider's own payloads another one can make nothing.
         "fallback_neutral": int(destination.fallback_provider not in (None, destination.provider)),
+        "events": _events(destination.events),
         "tenants": json.dumps(
             {name: [t.weight, t.rate, t.burst] for name, t in destination.tenants.items()}
         )
@@ -102,6 +103,13 @@ def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
     """Which keys differ, and how, in words; "" for none."""
     keys = sorted(k for k in {*theirs, *ours} if theirs.get(k) != ours.get(k))
     return "; ".join(f"{k} is {theirs.get(k)!r} there, {ours.get(k)!r} here" for k in keys)
+
+
+def _events(events: Events) -> str:
+    """As ``lua/events.lua`` reads it."""
+    if not events.kinds:
+        return ""
+    return f"{events.max_count} {_us(events.max_age_s)} {' '.join(events.kinds)} "
 
 
 def _us(seconds: float) -> int:

@@ -948,7 +948,9 @@ def test_an_older_library_takes_them_its_way(
 ) -> None:
     """A producer that is newer than the daemon, and may not load functions."""
     post = Post(redis_client, max_payload=20)
-    older = scripts.source("enqueue").replace("local VERSION = 3", f"local VERSION = {version}")
+    older = scripts.source("enqueue").replace(
+        f"local VERSION = {scripts.LIBRARY_VERSION}", f"local VERSION = {version}"
+    )
     for name in without:
         line = f"redis.register_function('paceline_enqueue_{name}', enqueue_{name})"
         assert line in older

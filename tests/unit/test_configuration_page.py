@@ -21,6 +21,7 @@ from paceline.settings import ItemsRule, ReplyRule, Settings
 from paceline.settings_file import loads
 from paceline.settings_tables import (
     DESTINATION,
+    EVENTS,
     EXPORTER,
     ITEMS,
     MERGE,
@@ -43,11 +44,13 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
     "destinations.NAME.tenants.TENANT": TENANT,
     "destinations.NAME.success": SUCCESS,
     "destinations.NAME.merge": MERGE,
+    "destinations.NAME.events": EVENTS,
     "destinations.NAME.rules.RULE": RULE,
     "destinations.NAME.items": ITEMS,
 }
 # What a table that is not there by default cannot be without.
 BESIDE = {
+    "destinations.NAME.events": {"kinds": '"all"'},
     "destinations.NAME.rules.RULE": {"status": '"403"', "outcome": '"retry"'},
     "destinations.NAME.items": {"pointer": '""', "success": '{ pointer = "/c", equals = 0 }'},
 }
@@ -248,6 +251,8 @@ def _other(value: Any) -> str:
     """Some other value of the same type, as TOML."""
     if isinstance(value, bool):
         return str(not value).lower()
+    if value == []:
+        return '["sent"]'
     if isinstance(value, list):
         return str([*value[:-1], _changed(value[-1])]).replace("'", '"')
     return f'"{value}x"' if isinstance(value, str) else str(_changed(value))

@@ -52,6 +52,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "Whether this machine's worker or daemon is well: exit code 0 or 1, and why.",
     ),
     "show": ("paceline.cli.look", "show", "What became of one message."),
+    "events": (
+        "paceline.cli.events",
+        "events",
+        "What happens to the messages of a destination, one line an event.",
+    ),
     "audit": ("paceline.cli.look", "audit", "Account for every message."),
     "rate": ("paceline.cli.rate", "rate", "Show the rate of a destination, or set it live."),
     "pause": ("paceline.cli.control", "pause", "Let nothing more go out for a while."),

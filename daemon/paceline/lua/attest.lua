@@ -13,6 +13,7 @@ for i = 2, #ARGV do
   elseif m.state ~= 'K' then word = 'not-parked'
   else
     leave(m)
+    about = {id = m.id, details = {'reason', 'attested'}}
     finish(m, 'S', now, m.nonce)
     bump('sent')
     bump('attested')

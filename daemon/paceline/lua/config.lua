@@ -24,8 +24,12 @@ local version = tonumber(old[2] or 0) + 1
 local fields = {'digest', digest, 'version', version, 'json', ARGV[3]}
 for i = 5, #ARGV do fields[#fields + 1] = ARGV[i] end
 redis.call('HSET', K('cfg'), unpack(fields))
-local cfg = redis.call('HMGET', K('cfg'), 'burst', 'connections', 'reserve', 'rate', 'pace', 'poll_us')
+local cfg = redis.call('HMGET', K('cfg'), 'burst', 'connections', 'reserve', 'rate', 'pace', 'poll_us', 'events')
 if tonumber(cfg[6] or 0) == 0 then redis.call('UNLINK', K('poll')) end
+-- Turned off: nobody would trim them any more.
+if (cfg[7] or '') == '' and redis.call('UNLINK', K('ev')) == 1 then
+  redis.call('HSET', K('n'), 'events_trimmed', redis.call('HGET', K('n'), 'events') or 0)
+end
 local burst, reserve = tonumber(cfg[1]), tonumber(cfg[3])
 
 if old[1] and (old[4] ~= cfg[4] or old[5] ~= cfg[5]) then

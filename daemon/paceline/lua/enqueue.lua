@@ -22,7 +22,7 @@
 --       bulk: now_us, for tests, or '', and then as above
 -- Returns "new", or "already" (same id, same payload: a repeated call).
 -- Errors  PLINVALID, PLTOOBIG, PLUNKNOWN, PLCONFLICT, PLFULL, PLDRAINING: then nothing was written.
-local VERSION = 3
+local VERSION = 4
 local PRIORITIES = {high = '0', normal = '1', bulk = '2'}
 local OPTIONS = {id = 'string', priority = 'string', tenant = 'string', campaign = 'string',
   not_before = 'number', expires = 'number', delay_s = 'number', ttl_s = 'number'}
@@ -93,8 +93,9 @@ local COUNTERS = {'accepted', 'moved_in', 'sent', 'expired', 'cancelled', 'dropp
   'bytes', 'seq'}
 local function open_intake(tag)
   T = tag
-  local cfg = redis.call('HMGET', K('cfg'), 'max_payload', 'max_count', 'max_bytes')
+  local cfg = redis.call('HMGET', K('cfg'), 'max_payload', 'max_count', 'max_bytes', 'events')
   if not cfg[1] then return nil end
+  events_as(cfg[4])
   local n = redis.call('HMGET', K('n'), unpack(COUNTERS))
   for i = 1, #COUNTERS do n[i] = tonumber(n[i] or 0) end
   return {max_payload = tonumber(cfg[1]), max_count = tonumber(cfg[2]), max_bytes = tonumber(cfg[3]),
@@ -171,6 +172,7 @@ local function enter(intake, way, id, payload)
   end
   intake.seq, intake.live, intake.bytes = seq, intake.live + 1, intake.bytes + size
   intake.accepted, intake.added = intake.accepted + 1, intake.added + size
+  if wanted then tell('accepted', id) end
   list[#list + 1] = list.later and way.due or seq
   list[#list + 1] = id
   if way.expires > 0 then

@@ -30,10 +30,15 @@ local T
 local function K(name) return T .. ':' .. name end
 
 -- Redis TIME in microseconds unless a test injects it: whole seconds are too coarse for 100/s.
+local moment
 local function clock(injected)
-  if injected and injected ~= '' then return tonumber(injected) end
-  local t = redis.call('TIME')
-  return t[1] * 1000000 + t[2]
+  if injected and injected ~= '' then
+    moment = tonumber(injected)
+  else
+    local t = redis.call('TIME')
+    moment = t[1] * 1000000 + t[2]
+  end
+  return moment
 end
 
 local tally, touched, keep_ms = {}, {}, nil
@@ -59,8 +64,11 @@ local function add_up(name, sums)
   redis.call('HSET', K(name), unpack(pairs_now))
 end
 
--- At the end of every script: the counters, and batches that have become empty go.
+--@events
+
+-- At the end of every script: events, counters, and batches that have become empty go.
 local function write_tally()
+  if wanted and #told > 0 then write_events() end
   add_up('n', tally)
   for nonce in pairs(touched) do
     if redis.call('EXISTS', K('b:' .. nonce)) == 0 then
@@ -68,7 +76,7 @@ local function write_tally()
       redis.call('ZREM', K('batches'), nonce)
     end
   end
-  tally, touched, keep_ms = {}, {}, nil
+  tally, touched, keep_ms, wanted, about = {}, {}, nil, nil, nil
 end
 
 -- The header as a table, or nil where there is no live message of that id. pcall: a key of another
@@ -184,7 +192,11 @@ local function sha1_raw(hex)
 end
 
 local function keep_for()
-  keep_ms = keep_ms or math.floor(tonumber(redis.call('HGET', K('cfg'), 'record_us')) / 1000)
+  if not keep_ms then
+    local cfg = redis.call('HMGET', K('cfg'), 'record_us', 'events')
+    keep_ms = math.floor(tonumber(cfg[1]) / 1000)
+    if wanted == nil then events_as(cfg[2]) end
+  end
   return keep_ms
 end
 
@@ -206,6 +218,7 @@ local function finish(m, state, now, nonce, sha, provider_id, each)
   redis.call('PEXPIRE', K('a:' .. m.id), keep_ms)
   if m.expires > 0 then redis.call('ZREM', K('e'), m.id) end
   bump('bytes', -(size - m.body_from))
+  tell(ENDS[state], m.id, details_of(m.id, provider_id))
   if each then each(m.at, m.at, m.at, 1) end
   return 1
 end
@@ -238,6 +251,7 @@ local function thaw(m, to, now, json)
       leased[#leased + 1] = id
     else
       redis.call('ZADD', K(to == 'D' and 'dead' or 'parked'), now, id)
+      tell(to == 'D' and dead_kind() or 'parked', id, details_of(m.id))
       if json and json ~= '' then note_attempt(id, json) end
     end
     write(one)

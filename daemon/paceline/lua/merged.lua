@@ -73,16 +73,21 @@ local function finish_request(m, state, now, nonce, provider_id, each)
   local prefix, its_id, keep, call = K('m:'), string.sub(provider_id or '', 1, 100), keep_for(), redis.call
   local all, count, ids, flat = members_of(m.id), 0, {}, {}
   local oldest, newest, sum, bytes, marks = struct.unpack(MEMBERS_HEAD, all)
+  local listed = marks > 0 or wants(ENDS[state])
   each_member(all, function(id, sha)
     flat[2 * count + 1] = prefix .. id
     flat[2 * count + 2] = record .. sha .. its_id
     count = count + 1
-    if marks > 0 then ids[count] = id end
+    if listed then ids[count] = id end
   end)
   for from = 1, 2 * count, 2000 do
     call('MSET', unpack(flat, from, math.min(from + 1999, 2 * count)))
   end
   call('ZADD', K('gone'), now + 1000 * keep, string.sub(m.id, 2))
+  if wants(ENDS[state]) then
+    local details = details_of(m.id) or {'request', string.sub(m.id, 2)}
+    for _, id in ipairs(ids) do put_down(ENDS[state], id, details) end
+  end
   if each and not each(oldest, newest, sum, count) then
     each_member(all, function(_, _, at)
       local accepted = struct.unpack('>d', all, at + 21)
@@ -98,6 +103,17 @@ local function finish_request(m, state, now, nonce, provider_id, each)
   bump('bytes', -bytes)
   end_request(m, state, now, nonce, count, provider_id)
   return count
+end
+
+-- Of a message, or of each member of a merged request.
+local function tell_each(kind, m)
+  if not wants(kind) then return end
+  local details = details_of(m.id)
+  if is_request(m.id) then
+    each_member(members_of(m.id), function(id) put_down(kind, id, details) end)
+  else
+    put_down(kind, m.id, details)
+  end
 end
 
 -- How many messages it stands for.

@@ -168,8 +168,9 @@ write_tally()
 -- -- into the other --------------------------------------------------------------------------
 
 T = TO
-local wakes = false
+local wakes, came = false, {'reason', 'moved from ' .. name_of(FROM)}
 for i, m in ipairs(moved) do
+  tell('accepted', m.id, came)
   m.nonce, m.flag, m.seq = NO_NONCE, '-', seq + i
   redis.call('SETRANGE', K('m:' .. m.id), 24, struct.pack('>d', m.seq))
   wakes = to_ready(m) or wakes

@@ -42,6 +42,7 @@ local function reap_begun(m, nonce, worker)
   ambiguous = ambiguous + count
   note_attempt(m.id, record)
   leave(m)
+  about = {id = m.id, details = {'attempt', m.attempts, 'reason', 'lease-expired'}}
   m.tries = math.min(m.tries + 1, 65535)
   if m.flag == 'c' then
     finish(m, 'C', now, m.nonce)
@@ -56,6 +57,7 @@ local function reap_begun(m, nonce, worker)
   else
     to_scheduled(m, now + tonumber(cfg[3]))
     bump('retried', count)
+    tell_each('retried', m)
     write(m)
     return
   end
@@ -63,6 +65,7 @@ local function reap_begun(m, nonce, worker)
   if merged then
     thaw(m, shelf, now, record)
   else
+    tell(shelf == 'D' and 'dead' or 'parked', m.id, about.details)
     m.state = shelf
     redis.call('ZADD', K(shelf == 'K' and 'parked' or 'dead'), now, m.id)
     write(m)

@@ -27,6 +27,7 @@ for i = 2, #ARGV do
     end
     write(m)
     bump('replayed')
+    tell('replayed', m.id)
     word = 'ready'
   end
   words[#words + 1] = word

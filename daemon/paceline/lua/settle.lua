@@ -38,10 +38,11 @@ local QUOTA_FIRST_US, QUOTA_CAP_US = 60000000, 3600000000
 local MOST_POLLS = 100000
 local histogram, outcomes, results, good = {}, {}, {}, 0
 local c = redis.call('HMGET', K('cfg'), 'throttle_first_us', 'throttle_cap_us', 'record_us', 'rate',
-  'connections', 'pace', 'probe_us', 'retry_first_us', 'poll_us')
+  'connections', 'pace', 'probe_us', 'retry_first_us', 'poll_us', 'events')
 local cfg = {throttle_first = tonumber(c[1]), throttle_cap = tonumber(c[2]), rate = tonumber(c[4]),
   connections = tonumber(c[5]), pace = c[6], probe_us = tonumber(c[7]), retry_first = tonumber(c[8]), poll = tonumber(c[9] or 0)}
 keep_ms = math.floor(tonumber(c[3]) / 1000)
+events_as(c[10])
 --@health
 
 local function add(t, field, by) t[field] = (t[field] or 0) + by end
@@ -210,6 +211,7 @@ local function shelve(item, m, state, counter)
     bump(counter, thaw(m, state, now, item.record))
     return
   end
+  tell(state == 'D' and dead_kind() or 'parked', m.id, details_of(m.id))
   m.state = state
   redis.call('ZADD', K(state == 'D' and 'dead' or 'parked'), now, m.id)
   write(m)
@@ -237,6 +239,7 @@ local function settle_other(item, m)
     to_scheduled(m, now + item.delay_us)
     write(m)
     bump('retried', weight_of(m))
+    tell_each('retried', m)
   elseif action == 'dead' then
     shelve(item, m, 'D', 'died')
   elseif action == 'parked' then
@@ -253,6 +256,26 @@ local function settle_other(item, m)
   return 'ok'
 end
 
+-- What its event tells of this outcome, and whether it would be the provider that made a dead letter.
+local function about_of(item, m)
+  local list = {}
+  local function add_field(name, value)
+    if value and value ~= '' then
+      list[#list + 1] = name
+      list[#list + 1] = value
+    end
+  end
+  local sent, class = item.action == 'sent', string.match(item.label, '^[^:]*')
+  add_field('provider_id', sent and string.sub(item.provider_id, 1, 100))
+  add_field('status', string.match(item.label, ':(%d%d%d)$'))
+  add_field('latency_us', item.latency and string.format('%.0f', item.latency))
+  add_field('attempt', m and m.attempts > 0 and m.attempts)
+  add_field('reason', not sent and string.sub(item.why, 1, 200))
+  add_field('request', is_request(item.id) and string.sub(item.id, 2))
+  return {id = item.id, details = list,
+    dead = (class == 'rejected' or class == 'too_large') and 'rejected' or 'dead'}
+end
+
 for i = 2, #ARGV, ITEM do
   local item = {id = ARGV[i], nonce = ARGV[i + 1], action = ARGV[i + 2],
     charge = tonumber(ARGV[i + 3]), delay_us = tonumber(ARGV[i + 4]), why = ARGV[i + 5],
@@ -261,6 +284,7 @@ for i = 2, #ARGV, ITEM do
     health = ARGV[i + 12], advised = tonumber(ARGV[i + 13])}
   local m = read(item.id)
   local word
+  if wanted then about = about_of(item, m) end
   if item.action == 'sent' then word = settle_sent(item, m) else word = settle_other(item, m) end
   results[#results + 1] = word
   if word == 'ok' or word == 'won' or word == 'duplicate' then

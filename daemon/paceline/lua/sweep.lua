@@ -1,6 +1,7 @@
 #!lua flags=allow-oom
 --@lib
--- sweep: the window of a merged request is over: the records of its members go.
+-- sweep: the window of a merged request is over: the records of its members go. And so do events that
+-- are too old, however few come after them.
 --
 -- KEYS  {destination}
 -- ARGV  now_us or '', at most how many requests
@@ -15,5 +16,9 @@ for _, rid in ipairs(redis.call('ZRANGEBYSCORE', K('gone'), '-inf', now, 'LIMIT'
   end
   redis.call('UNLINK', members_key('+' .. rid))
   redis.call('ZREM', K('gone'), rid)
+end
+if redis.call('EXISTS', K('ev')) == 1 then
+  events_as(redis.call('HGET', K('cfg'), 'events'))
+  if wanted then trim_events(tonumber(redis.call('HGET', K('n'), 'events') or 0), true) end
 end
 return count
