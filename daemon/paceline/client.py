@@ -230,7 +230,7 @@ class Outbox:
             return self._wait(destination, message_id, end, None, _POLL_MOST_S)
         watch = self._watch(destination)
         with _translated(), watch.bell(check_id(message_id)) as bell:
-            most_s = _POLL_MOST_S if watch.refused or not kinds >= ENDS | RESTS else _LOOK_AGAIN_S
+            most_s = _LOOK_AGAIN_S if kinds >= ENDS | RESTS else _POLL_MOST_S
             return self._wait(destination, message_id, end, (watch, bell), most_s)
 
     def _wait(
@@ -248,14 +248,14 @@ class Outbox:
             status = self._status(destination, message_id, history=False)
             if status.final or status.state in ("dead", "parked"):
                 return self._status(destination, message_id, history=True)
+            if watched and watched[0].refused:
+                watched, pause, most_s = None, _POLL_FIRST_S, _POLL_MOST_S
             left = pause if end is None else end - time.monotonic()
             if left <= 0:
                 raise TimeoutError(f"message {message_id!r} is still {status.state}")
             if watched:
-                watch, bell = watched
-                bell.wait(min(pause, left))
-                bell.clear()
-                watch.listen()
+                watched[1].wait(min(pause, left))
+                watched[1].clear()
             else:
                 time.sleep(min(pause, left))
             pause = min(pause * 1.5, most_s)

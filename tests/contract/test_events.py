@@ -1,4 +1,4 @@
-"""Every transition tells what it did, once, in its destination's stream. Real Redis, injected clock."""
+"""Every transition tells what it did, once, in its stream. Real Redis, an injected clock."""
 
 from __future__ import annotations
 

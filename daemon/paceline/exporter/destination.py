@@ -51,9 +51,6 @@ def _put_events(sheet: Sheet, census: Census) -> None:
         outcome, _, status = label.partition(":")
         sheet.put("paceline_requests_total", count, name, outcome, status)
         ambiguous += count if outcome == "ambiguous" else 0
-    sheet.put("paceline_events_total", n.get("events", 0), name)
-    sheet.put("paceline_events_trimmed_total", n.get("events_trimmed", 0), name)
-    sheet.put("paceline_events_lost_total", n.get("events_lost", 0), name)
     sheet.put("paceline_merged_requests_total", n.get("merged_requests", 0), name)
     sheet.put("paceline_merged_messages_total", n.get("merged_messages", 0), name)
     sheet.put("paceline_retries_total", n.get("retried", 0), name)
