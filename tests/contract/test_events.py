@@ -198,6 +198,18 @@ def test_leases_that_run_out_are_told_where_the_message_had_begun(
     assert (retried.kind, retried.id, retried.reason) == ("retried", "begun", "lease-expired")
 
 
+@pytest.mark.parametrize(("policy", "kind"), [("park", "parked"), ("retry", "dead")])
+def test_what_a_lease_that_ran_out_lays_to_rest_is_told(
+    redis_client: redis.Redis, told: Listener, policy: str, kind: str
+) -> None:
+    post = Post(redis_client, max_tries=0, **numbers() | {"on_ambiguous": policy})
+    post.put("a")
+    post.begin("a", post.take().nonce)
+    post.reap(after_s=40)
+    found = [(e.kind, e.id, e.attempt, e.reason) for e in told.events()]
+    assert found == [("accepted", "a", None, None), (kind, "a", 1, "lease-expired")]
+
+
 def test_a_late_sent_wins_and_is_told(post: Post, told: Listener) -> None:
     post.put("a")
     nonce = post.take().nonce

@@ -152,7 +152,7 @@ def test_wait_without_events_and_with_too_few_of_them_polls(
             outbox.wait(name, "a", 0.05)
         waiting = Aside(lambda name=name: outbox.wait(name, "b", 4))  # type: ignore[misc]
         store.cancel(["b"])
-        found: Status = waiting.result()
+        found: Status = waiting.result(2)
         assert found.state == "cancelled"
 
 
