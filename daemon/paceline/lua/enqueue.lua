@@ -101,7 +101,7 @@ local function open_intake(tag)
   return {max_payload = tonumber(cfg[1]), max_count = tonumber(cfg[2]), max_bytes = tonumber(cfg[3]),
     live = n[1] + n[2] - n[3] - n[4] - n[5] - n[6] - n[7], bytes = n[8], seq = n[9],
     draining = redis.call('HGET', K('gate'), 'draining'), prefix = K('m:'), accepted = 0, added = 0,
-    ways = {}, places = {}, order = {}, expiring = {}}
+    ways = {}, places = {}, order = {}, expiring = {}, tells = wants('accepted')}
 end
 
 -- What messages of equal options share: why none of them may enter, or the two parts of their header
@@ -172,7 +172,7 @@ local function enter(intake, way, id, payload)
   end
   intake.seq, intake.live, intake.bytes = seq, intake.live + 1, intake.bytes + size
   intake.accepted, intake.added = intake.accepted + 1, intake.added + size
-  if wanted then tell('accepted', id) end
+  if intake.tells then put_down('accepted', id) end
   list[#list + 1] = list.later and way.due or seq
   list[#list + 1] = id
   if way.expires > 0 then

@@ -23,7 +23,13 @@ end
 
 local function wants(kind)
   if wanted == nil then events_as(redis.call('HGET', K('cfg'), 'events')) end
-  return wanted and string.find(wanted.kinds, ' ' .. kind .. ' ', 1, true) ~= nil
+  if not wanted then return false end
+  local known = wanted[kind]
+  if known == nil then
+    known = string.find(wanted.kinds, ' ' .. kind .. ' ', 1, true) ~= nil
+    wanted[kind] = known
+  end
+  return known
 end
 
 -- `details`: fields and values, one table for all that share it. Only where it is wanted.
