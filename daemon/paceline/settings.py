@@ -205,6 +205,8 @@ class Destination:
     proxy: str | None = None
     proxy_username: Secret | None = None
     proxy_password: Secret | None = None
+    guard: Literal["off", "public"] = "off"
+    guard_allow: tuple[str, ...] = ()
     gzip_from_bytes: int = 0
     method: str = "POST"
     body: Literal["json", "form"] = "json"
@@ -276,6 +278,8 @@ class Destination:
             "retry": {**asdict(self.retry), "wait_503_s": list(self.retry.wait_503_s)},
             "id_header": self.id_header,
             "allow_plain_http": self.allow_plain_http,
+            "guard": self.guard,
+            "guard_allow": list(self.guard_allow),
             "gzip_from_bytes": self.gzip_from_bytes,
             "method": self.method,
             "body": self.body,

@@ -28,6 +28,7 @@ from paceline.settings import (
     Tenant,
 )
 from paceline.settings_fallback import fallback_problems, fallback_warnings, with_providers
+from paceline.settings_guard import default_guard, guard_problems
 from paceline.settings_merge import merge_from
 from paceline.settings_proxy import is_loopback, proxy_problems
 from paceline.settings_rules import items_from, outcomes_from, rules_from, success_from
@@ -170,6 +171,9 @@ def _destination(name: str, table: Any, problems: _Problems) -> Destination | No
     )
     _id_header(at, values, problems)
     problems.extend(proxy_problems(at, values, urls))
+    values.setdefault("guard", default_guard(provider))
+    values["guard_allow"] = tuple(values.get("guard_allow", ()))
+    problems.extend(guard_problems(at, values, urls))
 
     burst, connections = values.get("burst", 150), values.get("connections", 10)
     values.setdefault("reserve", max(0, min(5, (burst - connections) // 10)))

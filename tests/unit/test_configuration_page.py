@@ -57,6 +57,8 @@ REQUIRED = {
     "mailgun": {"url": '"https://a.example/"', "api_key": '"k"'},
     "http": {"url": '"https://a.example/"'},
 }
+# Providers of which the page gives a default, also before there are any.
+NAMED = sorted({*PROVIDERS, "webhook"})
 LONGEST_S = 31_622_400
 
 
@@ -68,7 +70,7 @@ class Row(NamedTuple):
 
     def literal(self, provider: str) -> str | None:
         """The default as TOML, None where there is none to write."""
-        for value, only in re.findall(rf"`([^`]+)`(?: ({'|'.join(PROVIDERS)}))?", self.default):
+        for value, only in re.findall(rf"`([^`]+)`(?: ({'|'.join(NAMED)}))?", self.default):
             if only in ("", provider):
                 return str(value)
         return None

@@ -130,6 +130,7 @@ ENDPOINT = EndpointFacts(
     host="api.example", port=443, tls=True, loopback=False, resolve_s=0.001, addresses=(REACHED,)
 )
 REFUSED = AddressFacts(address="192.0.2.2", trouble="Connection refused")
+GUARDED = AddressFacts(address="10.0.0.7", guarded="private")
 
 
 def expiring(days: float) -> EndpointFacts:
@@ -156,6 +157,9 @@ def untrusted(code: int) -> EndpointFacts:
         (replace(ENDPOINT, unfinished=True), {"name": "fail"}),
         (replace(ENDPOINT, addresses=(REFUSED,)), {"connect": "fail"}),
         (replace(ENDPOINT, addresses=(REFUSED, REACHED)), {"connect": "warn"}),
+        (replace(ENDPOINT, addresses=(GUARDED,)), {"guard": "fail"}),
+        (replace(ENDPOINT, addresses=(GUARDED, REACHED)), {"guard": "warn"}),
+        (replace(ENDPOINT, addresses=(GUARDED, REFUSED)), {"guard": "fail", "connect": "fail"}),
         (replace(ENDPOINT, ca_trouble="ca.pem: no such file"), {"ca_file": "fail"}),
         (replace(ENDPOINT, tls=False), {"plain http": "warn"}),
         (replace(ENDPOINT, tls=False, loopback=True), {}),
@@ -174,6 +178,18 @@ def test_endpoints(facts: EndpointFacts, wrong: dict[str, str]) -> None:
     findings = endpoint_judge.judge("web", facts, now_s=NOW)
     assert bad(findings) == wrong
     assert all(f.mend for f in findings if f.level != "ok")
+
+
+def test_what_the_guard_refuses_is_told_with_what_becomes_of_messages() -> None:
+    def told(*addresses: AddressFacts) -> Finding:
+        findings = endpoint_judge.judge("web", replace(ENDPOINT, addresses=addresses), now_s=NOW)
+        return next(f for f in findings if f.check == "guard")
+
+    alone, beside = told(GUARDED), told(GUARDED, REFUSED)
+    assert alone.text.startswith("10.0.0.7:443 is private")
+    assert 'guard_allow = ["10.0.0.7"]' in alone.mend
+    assert "dead letter" in alone.mend
+    assert "dead letter" not in beside.mend, "they wait until the other one answers"
 
 
 def test_behind_a_proxy_it_is_said_whose_address_is_whose() -> None:
