@@ -4,8 +4,8 @@ The same check runs in the worker, for messages that came by the enqueue functio
 name the field by its path: `payload.recipients[2].email`.
 
 The mail providers (maxmd, sparkpost, mailgun) take the provider's own body, which is passed
-through, or the neutral `{"email": {…}}` of `schemas/email.py`, which all of them render. http takes
-any JSON document; its bytes are the request's body.
+through, or the neutral `{"email": {…}}` of `schemas/email.py`, which all of them render. http and
+webhook take any JSON document; its bytes are the request's body.
 """
 
 from __future__ import annotations
@@ -60,7 +60,7 @@ _SCHEMAS: Mapping[str, _Schema] = MappingProxyType(
 _NEUTRAL = b'{"email"'
 
 # The providers whose payloads this version knows.
-PROVIDERS: tuple[str, ...] = ("maxmd", "sparkpost", "mailgun", "http")
+PROVIDERS: tuple[str, ...] = ("maxmd", "sparkpost", "mailgun", "webhook", "http")
 
 
 def check(provider: str, payload: bytes, *, max_payload_bytes: int | None = None) -> None:
