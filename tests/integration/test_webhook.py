@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 from standardwebhooks import Webhook as Receiver
 
+from paceline.errors import PayloadError
 from paceline.settings import Destination
 from paceline.sink.thread import SinkThread
 from paceline_workers.providers.table import Row
@@ -77,6 +78,10 @@ def test_a_500_is_tried_again_with_the_same_id_and_a_fresh_signature(
     with Peer(talk) as peer:
         to = webhook(f"http://127.0.0.1:{peer.port}/hooks", new_file, old_file, tables=later)
         with Line(redis_url, to) as line:
+            with pytest.raises(PayloadError, match="id: holds a full stop"):
+                line.send(EVENT, id="m.1")
+            line.send_raw(b'{"a": 1}', "m.2")
+            assert "id: holds a full stop" in line.wait("dead", "m.2").history[-1]["reason"]
             line.send(EVENT)
             status = line.wait("sent")
             assert [it["outcome"] for it in status.history] == ["ambiguous", "sent"]

@@ -15,7 +15,6 @@ from dataclasses import replace
 from types import MappingProxyType
 
 from paceline.backoff import RetryPolicy
-from paceline.errors import PayloadError
 from paceline.payloads import check
 from paceline_workers.outcome import Kind, Outcome, Reply
 from paceline_workers.providers.base import RenderedRequest
@@ -57,11 +56,8 @@ class Webhook:
     def render(self, message_id: str, payload: bytes) -> RenderedRequest:
         """The request of this attempt. Raises PayloadError (also MessageTooLarge; also for an id
         that cannot be signed)."""
-        check("webhook", payload, max_payload_bytes=self._max_payload_bytes)
-        try:
-            signed = self._signer.headers(message_id, int(self._wall_s()), payload)
-        except ValueError as error:
-            raise PayloadError("id", str(error), "Send it with another id") from error
+        check("webhook", payload, max_payload_bytes=self._max_payload_bytes, message_id=message_id)
+        signed = self._signer.headers(message_id, int(self._wall_s()), payload)
         return RenderedRequest("POST", {**self._headers, **signed}, payload)
 
     def judge(self, reply: Reply, now: float) -> Outcome:
