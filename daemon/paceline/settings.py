@@ -216,6 +216,8 @@ class Destination:
     items: ItemsRule | None = None
     idempotency_key: Literal["bare", "quoted", "off"] = "bare"
     api_key: Secret | None = None
+    # The newest first; every request is signed with each of them.
+    secrets: tuple[Secret, ...] = ()
     subaccount: int | None = None
     business_errors: Literal["retry", "reject"] = "retry"
     poll_status_after_s: float = 0.0
@@ -290,6 +292,8 @@ class Destination:
             "items": None if self.items is None else _items_public(self.items),
             "idempotency_key": self.idempotency_key,
             "api_key": self.api_key is not None,
+            # Not how many: while they are replaced, hosts may differ.
+            "secrets": bool(self.secrets),
             "subaccount": self.subaccount,
             "business_errors": self.business_errors,
             "poll_status_after_s": self.poll_status_after_s,

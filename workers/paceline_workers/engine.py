@@ -72,7 +72,7 @@ class Engine:
         self._worker = worker
         self._clock = clock
         self._trace = trace
-        self.profile = LiveProfile(build(destination, environ))
+        self.profile = LiveProfile(build(destination, environ, clock.wall_s))
         self._proxy = proxy_of(destination, environ)
         self.recipe = recipe_of(destination, environ)
         self._watchdog = Watchdog(clock.monotonic_s)
