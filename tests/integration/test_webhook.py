@@ -30,7 +30,8 @@ def new_key() -> str:
 
 def webhook(url: str, *keys: Path, tables: str = QUICK) -> Destination:
     secrets = ", ".join(f'{{ file = "{key}" }}' for key in keys)
-    return destination(url, "webhook", f"secrets = [{secrets}]", tables)
+    more = f'secrets = [{secrets}]\nguard_allow = ["127.0.0.1"]\n'
+    return destination(url, "webhook", more, tables)
 
 
 def kept(folder: Path, name: str) -> tuple[Path, str]:

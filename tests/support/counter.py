@@ -37,7 +37,10 @@ PLACES = {
     "sparkpost": ("/api/v1/transmissions", _KEY),
     "mailgun": ("/v3/mail.example/messages", _KEY),
     "maxmd": ("/message-rest/api/message/Send", _LOGIN),
-    "webhook": ("/hooks", 'secrets = [{ env = "SIGNING" }]'),
+    "webhook": (
+        "/hooks",
+        'secrets = [{ env = "SIGNING" }]\nguard_allow = ["127.0.0.1"]',
+    ),
     "http": ("/", ""),
 }
 
