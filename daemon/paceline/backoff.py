@@ -50,6 +50,8 @@ class RetryPolicy:
 DEFAULT_POLICY = RetryPolicy()
 
 # SparkPost's: first retry no sooner than 5 s, then exponential; 429 again after 1–5 s.
+# Webhooks: an endpoint may be down for a week-end. 5 s, 25 s, 2 min, 10 min, 52 min, 4.3 h, then
+# every 10 h: the last try is 65 to 79 h after the first, by the jitter.
 # MaxMD's document: exponential from 1 s, 3 tries; 503 again after 30–60 s; 429 1, 2, 4 s …
 POLICIES: Mapping[str, RetryPolicy] = MappingProxyType(
     {
@@ -64,6 +66,7 @@ POLICIES: Mapping[str, RetryPolicy] = MappingProxyType(
         ),
         "sparkpost": RetryPolicy(first_s=5.0, cap_s=300.0, throttle_cap_s=5.0),
         "mailgun": DEFAULT_POLICY,
+        "webhook": RetryPolicy(first_s=5.0, factor=5.0, cap_s=36_000.0, max_retries=12),
         "http": DEFAULT_POLICY,
     }
 )

@@ -344,7 +344,9 @@ class Outbox:
         for place, message in enumerate(messages):
             try:
                 provider, limit = self._profile_of(message.destination)
-                payloads.check(provider, message.payload, max_payload_bytes=limit)
+                payloads.check(
+                    provider, message.payload, max_payload_bytes=limit, message_id=message.id
+                )
                 if advice := payloads.advise(provider, message.payload):
                     piece.warnings[place] = advice
             except RedisUnavailable:

@@ -4,8 +4,8 @@ The same check runs in the worker, for messages that came by the enqueue functio
 name the field by its path: `payload.recipients[2].email`.
 
 The mail providers (maxmd, sparkpost, mailgun) take the provider's own body, which is passed
-through, or the neutral `{"email": {…}}` of `schemas/email.py`, which all of them render. http takes
-any JSON document; its bytes are the request's body.
+through, or the neutral `{"email": {…}}` of `schemas/email.py`, which all of them render. http and
+webhook take any JSON document; its bytes are the request's body.
 """
 
 from __future__ import annotations
@@ -60,16 +60,29 @@ _SCHEMAS: Mapping[str, _Schema] = MappingProxyType(
 _NEUTRAL = b'{"email"'
 
 # The providers whose payloads this version knows.
-PROVIDERS: tuple[str, ...] = ("maxmd", "sparkpost", "mailgun", "http")
+PROVIDERS: tuple[str, ...] = ("maxmd", "sparkpost", "mailgun", "webhook", "http")
 
 
-def check(provider: str, payload: bytes, *, max_payload_bytes: int | None = None) -> None:
-    """Refuse a payload that the provider's profile cannot render.
+def check(
+    provider: str,
+    payload: bytes,
+    *,
+    max_payload_bytes: int | None = None,
+    message_id: str = "",
+) -> None:
+    """Refuse a payload that the provider's profile cannot render, under this id.
 
     Raises PayloadError naming the field, or MessageTooLarge where `max_payload_bytes` is given
     and exceeded. A provider without a schema of its own takes any JSON document.
     """
     _checked(payload, max_payload_bytes)
+    if provider == "webhook" and "." in message_id:
+        # Standard Webhooks 1.0, "Signature scheme": it would be open where the id ends.
+        raise PayloadError(
+            "id",
+            "holds a full stop, which stands between the parts of what is signed",
+            "Give it one of letters, digits, - and _",
+        )
     schema = _SCHEMAS.get(provider)
     if schema is not None and not _is_plain(provider, payload):
         _read(schema, payload)

@@ -220,6 +220,8 @@ class Destination:
     proxy: str | None = None
     proxy_username: Secret | None = None
     proxy_password: Secret | None = None
+    guard: Literal["off", "public"] = "off"
+    guard_allow: tuple[str, ...] = ()
     gzip_from_bytes: int = 0
     method: str = "POST"
     body: Literal["json", "form"] = "json"
@@ -229,6 +231,8 @@ class Destination:
     items: ItemsRule | None = None
     idempotency_key: Literal["bare", "quoted", "off"] = "bare"
     api_key: Secret | None = None
+    # The newest first; every request is signed with each of them.
+    secrets: tuple[Secret, ...] = ()
     subaccount: int | None = None
     business_errors: Literal["retry", "reject"] = "retry"
     poll_status_after_s: float = 0.0
@@ -292,6 +296,8 @@ class Destination:
             "retry": {**asdict(self.retry), "wait_503_s": list(self.retry.wait_503_s)},
             "id_header": self.id_header,
             "allow_plain_http": self.allow_plain_http,
+            "guard": self.guard,
+            "guard_allow": list(self.guard_allow),
             "gzip_from_bytes": self.gzip_from_bytes,
             "method": self.method,
             "body": self.body,
@@ -302,6 +308,8 @@ class Destination:
             "items": None if self.items is None else _items_public(self.items),
             "idempotency_key": self.idempotency_key,
             "api_key": self.api_key is not None,
+            # Not how many: while they are replaced, hosts may differ.
+            "secrets": bool(self.secrets),
             "subaccount": self.subaccount,
             "business_errors": self.business_errors,
             "poll_status_after_s": self.poll_status_after_s,

@@ -29,9 +29,11 @@ from paceline.settings import (
 )
 from paceline.settings_events import events_from
 from paceline.settings_fallback import fallback_problems, fallback_warnings, with_providers
+from paceline.settings_guard import default_guard, guard_problems
 from paceline.settings_merge import merge_from
 from paceline.settings_proxy import is_loopback, proxy_problems
 from paceline.settings_rules import items_from, outcomes_from, rules_from, success_from
+from paceline.settings_secret import secret_from, webhook_secrets_from
 from paceline.settings_tables import (
     DESTINATION,
     EXPORTER,
@@ -43,18 +45,20 @@ from paceline.settings_tables import (
     read_table,
     unknown_key,
 )
+from paceline.settings_webhook import ID_HEADER, MAX_AGE_S, TIMEOUT_S, webhook_problems
 
 __all__ = ["settings_from"]
 
 _TABLES = ("redis", "exporter", "destinations")
-_LATER = ("webhook", "smtp")
+_LATER = ("smtp",)
 # Without them nobody is let in.
 _NEEDED = {
     "maxmd": ("username", "password"),
     "sparkpost": ("api_key",),
     "mailgun": ("api_key",),
+    "webhook": ("secrets",),
 }
-_READ_TIMEOUT_S = {"sparkpost": 300.0}
+_READ_TIMEOUT_S = {"sparkpost": 300.0, "webhook": TIMEOUT_S}
 _REDIS_SCHEMES = ("redis", "rediss", "unix", "sentinel+redis", "sentinel+rediss")
 
 # RFC 9110 §5.6.2; and §5.5, without the obsolete line folding.
@@ -152,7 +156,9 @@ def _destination(name: str, table: Any, problems: _Problems) -> Destination | No
     urls = _urls(at, values.pop("url", []), values.get("allow_plain_http", False), problems)
     for key in ("username", "password", "api_key", "proxy_username", "proxy_password"):
         if key in values:
-            values[key] = _secret(f"{at}.{key}", values[key], problems)
+            values[key] = secret_from(f"{at}.{key}", values[key], problems)
+    if "secrets" in values:
+        values["secrets"] = webhook_secrets_from(at, values["secrets"], problems)
     values["headers"] = _headers(at, values.get("headers", {}), problems)
     values["success"] = success_from(at, values.get("success", {}), problems)
     values["outcomes"] = outcomes_from(at, values.get("outcomes", {}), problems)
@@ -171,7 +177,14 @@ def _destination(name: str, table: Any, problems: _Problems) -> Destination | No
     )
     values["events"] = events_from(at, values.get("events", {}), problems)
     _id_header(at, values, problems)
+    if provider == "webhook":
+        problems.extend(webhook_problems(at, values, urls))
+        values["id_header"] = ID_HEADER
+        values.setdefault("max_age_s", MAX_AGE_S)
     problems.extend(proxy_problems(at, values, urls))
+    values.setdefault("guard", default_guard(provider))
+    values["guard_allow"] = tuple(values.get("guard_allow", ()))
+    problems.extend(guard_problems(at, values, urls))
 
     burst, connections = values.get("burst", 150), values.get("connections", 10)
     values.setdefault("reserve", max(0, min(5, (burst - connections) // 10)))
@@ -279,26 +292,6 @@ def _url_problem(url: str, allow_plain: bool) -> tuple[str, str] | None:
     return None
 
 
-def _secret(key: str, value: Any, problems: _Problems) -> Secret | None:
-    mend = 'Write "…", { env = "NAME" } or { file = "/path" }'
-    if isinstance(value, str):
-        if value:
-            return Secret(key, "value", value)
-        problems.append(ConfigProblem(key, "empty", mend))
-    elif isinstance(value, dict) and len(value) == 1:
-        (source, ref), *_ = value.items()
-        if source not in ("env", "file"):
-            problems.append(unknown_key(f"{key}.{source}", source, ("env", "file")))
-        elif not isinstance(ref, str) or not ref:
-            problems.append(ConfigProblem(f"{key}.{source}", "is no name", mend))
-        else:
-            return Secret(key, source, ref)
-    else:
-        # The value itself is not shown: it may be the secret, written in another form.
-        problems.append(ConfigProblem(key, "is neither a string nor one reference", mend))
-    return None
-
-
 def _headers(at: str, table: Any, problems: _Problems) -> Mapping[str, Secret]:
     at = f"{at}.headers"
     if not isinstance(table, dict):
@@ -319,7 +312,7 @@ def _headers(at: str, table: Any, problems: _Problems) -> Mapping[str, Secret]:
             )
         elif lower in seen:
             problems.append(ConfigProblem(key, f"is the same header as {seen[lower]}", "Keep one"))
-        elif secret := _secret(key, value, problems):
+        elif secret := secret_from(key, value, problems):
             if secret.source == "value" and not _HEADER_VALUE.fullmatch(secret.ref):
                 problems.append(
                     ConfigProblem(key, "holds a line break or a character no header can", "")

@@ -71,7 +71,7 @@ EXPORTER: Mapping[str, Key] = {
 }
 
 DESTINATION: Mapping[str, Key] = {
-    "provider": Key(str, '"maxmd", "sparkpost", "mailgun" or "http"'),
+    "provider": Key(str, '"maxmd", "sparkpost", "mailgun", "webhook" or "http"'),
     "url": Key(str | Annotated[list[str], Meta(min_length=1)], "A URL, or a list of URLs"),
     "rate": Key(Annotated[float, Meta(gt=0, le=1e6)], "Requests per second above 0, such as 90"),
     "burst": Key(
@@ -112,6 +112,8 @@ DESTINATION: Mapping[str, Key] = {
     "proxy": Key(str, 'For example "http://proxy.example:3128"'),
     "proxy_username": Key(Any, ""),
     "proxy_password": Key(Any, ""),
+    "guard": Key(Literal["off", "public"], '"public" (no address of a private network) or "off"'),
+    "guard_allow": Key(list[str], 'A list such as ["10.1.0.0/16", "127.0.0.1", "::1"]'),
     "gzip_from_bytes": Key(
         Annotated[int, Meta(ge=0, le=2**53)], "Bytes, such as 100000; 0 for never"
     ),
@@ -125,17 +127,23 @@ DESTINATION: Mapping[str, Key] = {
     "business_errors": Key(Literal["retry", "reject"], '"retry" or "reject"'),
     "poll_status_after_s": Key(_NotNegative, "A number of seconds such as 300, 0 for never"),
     "api_key": Key(Any, ""),
+    "secrets": Key(Any, ""),
     "subaccount": Key(Annotated[int, Meta(ge=0, le=2**53)], "The sub-account's number"),
     "merge": Key(Any, ""),
     "events": Key(Any, ""),
 }
 
-PROVIDERS = ("maxmd", "sparkpost", "mailgun", "http")
+PROVIDERS = ("maxmd", "sparkpost", "mailgun", "webhook", "http")
+_NOT_WEBHOOK = ("maxmd", "sparkpost", "mailgun", "http")
 # Keys that mean something for these providers only; any other key does for all of them.
 ONLY: Mapping[str, tuple[str, ...]] = {
     "username": ("maxmd", "http"),
     "password": ("maxmd", "http"),
     "api_key": ("sparkpost", "mailgun"),
+    "secrets": ("webhook",),
+    # The id is signed, so its header is the standard's; and so are the body's bytes as they arrive.
+    "id_header": _NOT_WEBHOOK,
+    "gzip_from_bytes": _NOT_WEBHOOK,
     "subaccount": ("sparkpost",),
     "merge": ("sparkpost", "mailgun", "http"),
     "method": ("http",),

@@ -23,8 +23,10 @@ from support.rig import Rig
 
 EXAMPLES = Path(__file__).parents[2] / "deploy" / "examples"
 _SECRET = "the-only-key"
+_SIGNING = "whsec_MfKQ9r8GKYqrTwjUPD8ILPZIo2LaLaSw"
 SECRETS = {
     "KEY": _SECRET,
+    "SIGNING": _SIGNING,
     "SENDGRID_AUTHORIZATION": f"Bearer {_SECRET}",
     "POSTMARK_SERVER_TOKEN": _SECRET,
 }
@@ -35,6 +37,10 @@ PLACES = {
     "sparkpost": ("/api/v1/transmissions", _KEY),
     "mailgun": ("/v3/mail.example/messages", _KEY),
     "maxmd": ("/message-rest/api/message/Send", _LOGIN),
+    "webhook": (
+        "/hooks",
+        'secrets = [{ env = "SIGNING" }]\nguard_allow = ["127.0.0.1"]',
+    ),
     "http": ("/", ""),
 }
 
@@ -71,7 +77,7 @@ class Counter:
         if simulator == "maxmd":
             options |= {"username": "u", "password": _SECRET}
         else:
-            options["api_key"] = _SECRET
+            options["api_key"] = _SIGNING if simulator == "webhook" else _SECRET
         self.sink = SinkThread(**options)
         self._count = 0
 

@@ -64,6 +64,17 @@ def test_a_policy_is_frozen_and_the_general_one_is_known() -> None:
         RetryPolicy().cap_s = 1  # type: ignore[misc]
 
 
+def test_a_webhook_is_tried_for_three_days() -> None:
+    policy = POLICIES["webhook"]
+    for rand, hours in ((0.0, 65.4), (1.0, 78.5)):
+        waits = [delay_s(policy, n, rand) for n in range(policy.max_retries)]
+        assert sum(waits) / 3600 == pytest.approx(hours, abs=0.05)
+    assert [delay_s(policy, n, 0.0) for n in (0, 1, 2, 5, 6, 11)] == [
+        5, 25, 125, 15625, 36000, 36000,
+    ]  # fmt: skip
+    assert policy.on_ambiguous == "retry"
+
+
 def test_maxmd_follows_its_document() -> None:
     policy = POLICIES["maxmd"]
     assert [delay_s(policy, n, 0.0) for n in range(3)] == [1, 2, 4]

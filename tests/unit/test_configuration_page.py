@@ -58,8 +58,11 @@ REQUIRED = {
     "maxmd": {"url": '"https://a.example/"', "username": '"u"', "password": '"p"'},
     "sparkpost": {"url": '"https://a.example/"', "api_key": '"k"'},
     "mailgun": {"url": '"https://a.example/"', "api_key": '"k"'},
+    "webhook": {"url": '"https://a.example/"', "secrets": '[{ env = "A" }]'},
     "http": {"url": '"https://a.example/"'},
 }
+# Providers of which the page gives a default, also before there are any.
+NAMED = sorted({*PROVIDERS, "webhook"})
 LONGEST_S = 31_622_400
 
 
@@ -71,7 +74,7 @@ class Row(NamedTuple):
 
     def literal(self, provider: str) -> str | None:
         """The default as TOML, None where there is none to write."""
-        for value, only in re.findall(rf"`([^`]+)`(?: ({'|'.join(PROVIDERS)}))?", self.default):
+        for value, only in re.findall(rf"`([^`]+)`(?: ({'|'.join(NAMED)}))?", self.default):
             if only in ("", provider):
                 return str(value)
         return None
@@ -195,7 +198,11 @@ def test_the_type_is_as_documented(row: Row) -> None:
     if kind is not Any:
         assert row.type == _words(kind, row.key)
         return
-    assert row.type in ("table", "secret", "value")
+    assert row.type in ("table", "secret", "list of secrets", "value")
+    if row.type == "list of secrets":
+        two = {(row.table, row.key): '[{ env = "B" }, { env = "A" }]'}
+        assert _load(row.provider, two) != _load(row.provider, {})
+        return
     if row.type == "secret":
         secret = {(row.table, row.key): '{ env = "X" }'}
         if row.key in ("username", "password", "proxy_username", "proxy_password"):

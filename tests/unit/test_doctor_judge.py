@@ -130,6 +130,7 @@ ENDPOINT = EndpointFacts(
     host="api.example", port=443, tls=True, loopback=False, resolve_s=0.001, addresses=(REACHED,)
 )
 REFUSED = AddressFacts(address="192.0.2.2", trouble="Connection refused")
+GUARDED = AddressFacts(address="10.0.0.7", guarded="private")
 
 
 def expiring(days: float) -> EndpointFacts:
@@ -156,6 +157,9 @@ def untrusted(code: int) -> EndpointFacts:
         (replace(ENDPOINT, unfinished=True), {"name": "fail"}),
         (replace(ENDPOINT, addresses=(REFUSED,)), {"connect": "fail"}),
         (replace(ENDPOINT, addresses=(REFUSED, REACHED)), {"connect": "warn"}),
+        (replace(ENDPOINT, addresses=(GUARDED,)), {"guard": "fail"}),
+        (replace(ENDPOINT, addresses=(GUARDED, REACHED)), {"guard": "warn"}),
+        (replace(ENDPOINT, addresses=(GUARDED, REFUSED)), {"guard": "fail", "connect": "fail"}),
         (replace(ENDPOINT, ca_trouble="ca.pem: no such file"), {"ca_file": "fail"}),
         (replace(ENDPOINT, tls=False), {"plain http": "warn"}),
         (replace(ENDPOINT, tls=False, loopback=True), {}),
@@ -174,6 +178,18 @@ def test_endpoints(facts: EndpointFacts, wrong: dict[str, str]) -> None:
     findings = endpoint_judge.judge("web", facts, now_s=NOW)
     assert bad(findings) == wrong
     assert all(f.mend for f in findings if f.level != "ok")
+
+
+def test_what_the_guard_refuses_is_told_with_what_becomes_of_messages() -> None:
+    def told(*addresses: AddressFacts) -> Finding:
+        findings = endpoint_judge.judge("web", replace(ENDPOINT, addresses=addresses), now_s=NOW)
+        return next(f for f in findings if f.check == "guard")
+
+    alone, beside = told(GUARDED), told(GUARDED, REFUSED)
+    assert alone.text.startswith("10.0.0.7:443 is private")
+    assert 'guard_allow = ["10.0.0.7"]' in alone.mend
+    assert "dead letter" in alone.mend
+    assert "dead letter" not in beside.mend, "they wait until the other one answers"
 
 
 def test_behind_a_proxy_it_is_said_whose_address_is_whose() -> None:
@@ -267,6 +283,22 @@ def test_secrets_are_read_and_not_shown(tmp_path: Path) -> None:
     assert "hunter2x" not in str([*found, *missing])
 
 
+def test_a_webhooks_key_is_looked_at_and_not_shown() -> None:
+    to = Destination(
+        name="web",
+        provider="webhook",
+        urls=("http://127.0.0.1:9/",),
+        secrets=tuple(Secret(f"destinations.web.secrets[{n}]", "env", f"K{n}") for n in range(3)),
+    )
+    environ = {"K0": "whsec_" + "k" * 32, "K1": "whsec_hunter2!", "K2": "whsec_" + "k" * 8}
+    found = list(local_checks.secrets(to, environ))
+    assert [f.text for f in found] == [
+        "destinations.web.secrets[1]: is no base64 behind whsec_",
+        "destinations.web.secrets[2]: is a key of 6 bytes, not of 24 to 64",
+        "readable: secrets[0]",
+    ]
+
+
 def test_no_secret_of_a_destination_is_forgotten() -> None:
     """Neither by the doctor, who looks whether it is there, nor by what covers secrets in logs."""
     kinds = get_type_hints(Destination)
@@ -275,16 +307,21 @@ def test_no_secret_of_a_destination_is_forgotten() -> None:
     values = {
         name: Secret(f"destinations.web.{name}", "value", f"{name}-hunter9") for name in names
     }
+    signs = [Secret(f"s[{n}]", "value", f"whsec_key{n}-hunter9") for n in range(2)]
     more: dict[str, Any] = {"headers": {"X-Key": Secret("k", "value", "header-hunter9")}, **values}
+    more["secrets"] = tuple(signs)
     to = Destination(name="web", provider="http", urls=("http://127.0.0.1:9/",), **more)
     assert {secret.ref for _, secret in local_checks.secrets_of(to)} == {
         *(secret.ref for secret in values.values()),
         "header-hunter9",
+        *(secret.ref for secret in signs),
     }
     common._hide_secrets(to, {}, ("value",))
     basic = b64encode(b"api:api_key-hunter9").decode()
     for text in (*(f"{name}-hunter9" for name in names if "username" not in name), basic):
         assert text not in logs.veil().cover(f"it is {text} here")
+    for text in ("whsec_key0-hunter9", "key1-hunter9"):
+        assert "hunter9" not in logs.veil().cover(f"it is {text} here")
     assert "header-hunter9" not in logs.veil().cover("header-hunter9")
 
 

@@ -15,7 +15,7 @@ from paceline.schemas.email import Address, Email, address, parse, rendered
 from paceline.schemas.quick import is_plain_email, is_plain_transmission
 from support.mails import PLAIN, SHORT, neutral
 
-MAIL = [name for name in PROVIDERS if name != "http"]
+MAIL = [name for name in PROVIDERS if name not in ("http", "webhook")]
 
 
 def refused(payload: bytes, provider: str = "sparkpost") -> PayloadError:

@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from paceline.errors import MessageTooLarge, PayloadError
 from paceline.payloads import PROVIDERS, check
+from support.mails import neutral
 
 GOOD: dict[str, Any] = {
     "sender": "praxis@direct.example",
@@ -153,6 +154,18 @@ def test_what_is_no_json_fits_no_provider(provider: str, payload: bytes) -> None
     with pytest.raises(PayloadError) as caught:
         check(provider, payload)
     assert caught.value.field == "payload"
+
+
+@pytest.mark.parametrize("provider", PROVIDERS)
+def test_an_id_with_a_full_stop_is_nothing_to_a_webhook_alone(provider: str) -> None:
+    payload = neutral()
+    check(provider, payload, message_id="m-1_a")
+    if provider != "webhook":
+        check(provider, payload, message_id="m.1")
+        return
+    with pytest.raises(PayloadError) as caught:
+        check(provider, payload, message_id="m.1")
+    assert caught.value.field == "id"
 
 
 def test_a_number_no_parser_holds_is_a_payload_error_too() -> None:

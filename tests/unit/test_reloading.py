@@ -95,6 +95,17 @@ def test_an_engine_stays_where_it_would_be_the_same(more: str, same: bool) -> No
     assert (recipe_of(_web(), {}) == recipe_of(_web(more), {})) is same
 
 
+def test_a_webhooks_keys_are_replaced_without_new_connections() -> None:
+    def hook(secrets: str) -> Destination:
+        text = TABLE.replace('"http"', '"webhook"') + f"secrets = {secrets}"
+        return loads(text).destinations["web"]
+
+    old, both = hook('[{ env = "A" }]'), hook('[{ env = "B" }, { env = "A" }]')
+    assert recipe_of(old, {}) == recipe_of(both, {})
+    assert old.digest() == both.digest(), "hosts may differ while keys are replaced"
+    assert changed(old, both) == ["secrets"]
+
+
 def test_what_is_in_a_file_or_a_secret_may_change_under_its_name(tmp_path: Path) -> None:
     ca, password = tmp_path / "ca.pem", tmp_path / "password"
     ca.write_text("one")

@@ -319,7 +319,7 @@ def test_the_wrong_url_of_a_list_is_numbered() -> None:
     assert list(found) == ["destinations.api.url[1]", "destinations.api.url[2]"]
 
 
-@pytest.mark.parametrize("name", ["webhook", "smtp"])
+@pytest.mark.parametrize("name", ["smtp"])
 def test_providers_to_come_say_so(name: str) -> None:
     found = problems(HTTP.replace('"http"', f'"{name}"'))
     assert "not yet" in found["destinations.api.provider"]

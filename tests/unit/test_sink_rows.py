@@ -8,13 +8,30 @@ import pytest
 
 from paceline.sink.answers import Profile, Request, Verdict, When, mistyped, padded
 from paceline.sink.faults import FaultSpecError, parse_fault
-from paceline.sink.profiles import Http, Mailgun, MaxMD, Postmark, SendGrid, SparkPost
+from paceline.sink.profiles import (
+    Http,
+    Mailgun,
+    MaxMD,
+    Postmark,
+    SendGrid,
+    SparkPost,
+    Webhook,
+)
 from paceline.sink.settings import SinkSettings
 from paceline.sink.spec import SpecError
 
-PROFILES: list[Profile] = [SparkPost(), Mailgun(), SendGrid(), Postmark(), MaxMD(), Http()]
+PROFILES: list[Profile] = [
+    SparkPost(),
+    Mailgun(),
+    SendGrid(),
+    Postmark(),
+    MaxMD(),
+    Webhook(),
+    Http(),
+]
 GOOD = Verdict(200, b'{"results":{"id":"7"}}', True, recipients=2, addresses=("a@b.de", "c@d.de"))
 NOW = When(1000.0)
+KEY = "whsec_" + "k" * 32
 
 
 def words(text: str) -> list[str]:
@@ -151,9 +168,9 @@ def test_a_business_error_is_no_success(profile: Profile) -> None:
 
 def test_settings_make_every_profile() -> None:
     for profile in PROFILES:
-        made = SinkSettings(profile=profile.name, api_key="k", reject="x-").make_profile()
+        made = SinkSettings(profile=profile.name, api_key=KEY, reject="x-").make_profile()
         assert made.name == profile.name
-        assert getattr(made, "api_key", "k") == "k"
+        assert getattr(made, "api_key", KEY) == KEY
         assert getattr(made, "marker", "x-") == "x-"
     with pytest.raises(SpecError, match="allowed: sparkpost, mailgun"):
         SinkSettings(profile="ses").make_profile()
@@ -164,6 +181,7 @@ def test_settings_make_every_profile() -> None:
 def test_a_lean_profile_takes_anything() -> None:
     for profile in (
         SparkPost(validate=False), Mailgun(validate=False), SendGrid(validate=False),
-        Postmark(validate=False), MaxMD(validate=False), Http(validate=False),
+        Postmark(validate=False), MaxMD(validate=False), Webhook(validate=False),
+        Http(validate=False),
     ):  # fmt: skip
         assert profile.judge(Request(b"{")).accepted

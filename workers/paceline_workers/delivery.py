@@ -35,7 +35,7 @@ _EXCERPT_BYTES = 2048
 #: Requests that other connections may have on their way while a RateLimit header is read.
 _UNDER_WAY = 10
 
-#: A merged request that is refused so is sent again in two.
+#: A merged request that a provider refuses so is sent again in two.
 _REFUSED = (Kind.REJECTED, Kind.TOO_LARGE)
 
 log = logging.getLogger("paceline.delivery")
@@ -191,7 +191,7 @@ class Delivery:
         if leased.request_id is not None:
             if outcome.parts:
                 action, self.parts = "opened", outcome.parts
-            elif outcome.kind in _REFUSED:
+            elif outcome.kind in _REFUSED and not outcome.unheard:
                 # One of its members, or their number: none was sent.
                 action = "split"
         if decision.action in ("throttled", "quota") and outcome.retry_after_s is None:

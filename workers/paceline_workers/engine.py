@@ -17,6 +17,7 @@ from paceline.answers import Settlement
 from paceline.clock import Clock
 from paceline.errands import Errands
 from paceline.errors import ConfigError, ConfigProblem
+from paceline.guard import guard_of
 from paceline.names import Lane
 from paceline.outbox import OutboxStore
 from paceline.proxy import proxy_of
@@ -71,7 +72,7 @@ class Engine:
         self._worker = worker
         self._clock = clock
         self._trace = trace
-        self.profile = LiveProfile(build(destination, environ))
+        self.profile = LiveProfile(build(destination, environ, clock.wall_s))
         self._proxy = proxy_of(destination, environ)
         self.recipe = recipe_of(destination, environ)
         self._watchdog = Watchdog(clock.monotonic_s)
@@ -159,6 +160,7 @@ class Engine:
                     read_timeout_s=d.read_timeout_s,
                     ca_file=d.ca_file,
                     proxy=self._proxy,
+                    guard=guard_of(d),
                 )
                 for url in d.urls
             ]

@@ -90,6 +90,8 @@ class Merger:
         self._groups = Grouping(
             merge.most, merge.max_bytes, merge.linger_s, _HELD_REQUESTS * merge.most
         )
+        #: Members in one request, at most.
+        self.most = merge.most
         self._taken: dict[str, int] = {}  # how many, of the last batches
         self._changed = threading.Condition()
         self._outage = Outage(log, "freeze")

@@ -26,6 +26,8 @@ from paceline.names import Health
 
 __all__ = [
     "EXCERPT_BYTES",
+    "GUARDED",
+    "PROXY_AUTH",
     "RETRY_AFTER_CAP_S",
     "STATUSES",
     "Action",
@@ -96,6 +98,8 @@ Phase = Literal["connect", "write", "read"]
 
 #: The cause where a proxy opens no tunnel for want of credentials (407).
 PROXY_AUTH = "proxy-auth"
+#: The cause where the destination's guard lets none of the addresses through.
+GUARDED = "guarded"
 
 
 @dataclass(frozen=True, slots=True)
@@ -105,7 +109,7 @@ class Failure:
     phase       "connect": not a byte of the request was given to the system (DNS, TCP, TLS, or a
                 kept connection found dead before the write); "write"; "read"
     cause       "dns", "refused", "connect-timeout", "tls", "reset", "eof", "timeout", "deadline",
-                "unreadable", "proxy", …: goes into the reason
+                "unreadable", "proxy", "guarded", …: goes into the reason
     unreceived  the peer's system provably got nothing. Believed for a clean "eof" only: after a
                 reset the counters prove nothing (seen: 700 bytes read by the peer, counter 0), and
                 after a time-out the bytes may still be on their way
@@ -134,6 +138,7 @@ class Outcome:
                    `kind` holds for all of them
     partial        of a request's recipients, how many were not accepted where the provider does not
                    say which; the others were
+    unheard        nobody at the provider was asked: it says nothing of its health
     most_retries   fewer charged retries than the policy allows, None for the policy's own
     """
 
@@ -147,12 +152,15 @@ class Outcome:
     quota: bool = False
     parts: tuple[Outcome, ...] = ()
     partial: int = 0
+    unheard: bool = False
     most_retries: int | None = None
 
     @property
     def health(self) -> Health:
         """What it says of the destination (``lua/health.lua``). A refusal of this message comes
         from a provider that works; one of the rate or the account is judged by its action."""
+        if self.unheard:
+            return ""
         if self.kind is Kind.UNAVAILABLE:
             return "u"
         if self.kind in (Kind.SENT, Kind.REJECTED, Kind.TOO_LARGE):
@@ -215,6 +223,9 @@ def judge_failure(failure: Failure) -> Outcome:
 
     A proxy that asks for credentials holds the destination, as a 407 in answer to a request does:
     it will say the same to every message, and time does not mend it.
+
+    What the guard refuses is a dead letter: another try would be the same attempt to get where
+    nobody may. The provider was not asked, so it is no outage of its, and no sign of its health.
     """
     proven = failure.phase == "connect" or (failure.unreceived and failure.cause == "eof")
     reason = failure.cause if failure.phase == "connect" else f"{failure.cause} on {failure.phase}"
@@ -224,6 +235,8 @@ def judge_failure(failure: Failure) -> Outcome:
         reason += f": {failure.detail}"
     if failure.cause == PROXY_AUTH:
         return Outcome(kind=Kind.HELD, reason=reason)
+    if failure.cause == GUARDED:
+        return Outcome(kind=Kind.REJECTED, reason=reason, unheard=True)
     return Outcome(
         kind=Kind.RETRY if proven else Kind.AMBIGUOUS,
         reason=reason,

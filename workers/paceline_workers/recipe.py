@@ -15,8 +15,8 @@ __all__ = ["Recipe", "recipe_of"]
 #: Keys that live in the profile, which is replaced for the next request, …
 _OF_THE_PROFILE = frozenset(
     {
-        "username", "password", "headers", "api_key", "subaccount", "retry", "method", "success",
-        "outcomes", "idempotency_key", "max_payload_bytes",
+        "username", "password", "headers", "api_key", "secrets", "subaccount", "retry", "method",
+        "success", "outcomes", "idempotency_key", "max_payload_bytes",
     }
 )  # fmt: skip
 #: … or in the copy in Redis alone, which the scripts read at each call. What an engine has of these

@@ -196,7 +196,7 @@ class WorkerRuntime:
                 return "it is stopping"
             before = self.engine.destination
             check_destination(before, destination)
-            profile = build(destination, self._environ)
+            profile = build(destination, self._environ, self._clock.wall_s)
             same = recipe_of(destination, self._environ) == self.engine.recipe
             # Built before anything is touched: what is wrong with it is found now.
             engine = None if same else self._make_engine(destination)

@@ -50,9 +50,24 @@ class BatchTaker:
 
         Never raises for Redis: an invitation that fails loses nothing (what was taken without our
         knowing comes back when its lease runs out)."""
-        if lane == "high":
-            return self._carry_out(count, lane, invitation, lambda: None)
-        return self._carry_out(count, lane, invitation, self._take_high)
+        meanwhile = (lambda: None) if lane == "high" else self._take_high
+        if self._sender.merger is None:
+            return self._carry_out(count, lane, invitation, meanwhile)
+        return self._fill_requests(count, lane, invitation, meanwhile)
+
+    def _fill_requests(
+        self, count: int, lane: Lane, invitation: str, meanwhile: Callable[[], object]
+    ) -> int:
+        """As many at a time as go into one request: a job costs more than a take, and what is taken
+        late can be cancelled, paused and passed until then."""
+        most = self._sender.merger.most if self._sender.merger is not None else count
+        accepted = 0
+        while count > 0 and (not accepted or self._sender.is_open()):
+            got = self._carry_out(min(count, most), lane, invitation, meanwhile)
+            if not got:
+                break
+            accepted, count, invitation = accepted + got, count - most, ""
+        return accepted
 
     def _take_high(self) -> None:
         now = self._clock.monotonic_s()

@@ -252,6 +252,8 @@ def _hide_secrets(
     if password := value(destination.proxy_password):
         veil.hide_login(value(destination.proxy_username), password)
     veil.hide(*(v for secret in destination.headers.values() if (v := value(secret))))
+    # With its prefix or without.
+    veil.hide(*(value(secret).removeprefix("whsec_") for secret in destination.secrets))
 
 
 def redis_option(command: F) -> F:

@@ -132,7 +132,10 @@ class Lines:
             if made:
                 message = msgspec.structs.replace(message, id=f"{rules.id_prefix}-{number}")
             payloads.check(
-                rules.provider, message.payload, max_payload_bytes=rules.max_payload_bytes
+                rules.provider,
+                message.payload,
+                max_payload_bytes=rules.max_payload_bytes,
+                message_id=message.id,
             )
             self._check_times(message)
             if not made:

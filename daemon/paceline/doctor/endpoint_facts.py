@@ -21,6 +21,7 @@ class AddressFacts:
     connect_s    how long TCP took, None where it failed
     trouble      why, in the system's words
     refused      why the proxy opened no way to the provider, in its words
+    guarded      why the destination's guard lets nothing connect to it; it was not tried then
     tls_s        how long the handshake took, None where there was none or it failed
     tls_trouble  why, in the TLS library's words
     tls_code     OpenSSL's number of what is wrong with the certificate, 0 for none
@@ -30,6 +31,7 @@ class AddressFacts:
     connect_s: float | None = None
     trouble: str = ""
     refused: str = ""
+    guarded: str = ""
     tls_s: float | None = None
     tls_version: str = ""
     tls_trouble: str = ""

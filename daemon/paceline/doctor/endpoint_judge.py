@@ -90,6 +90,8 @@ def _reach(group: str, facts: EndpointFacts) -> Iterator[Finding]:
         if address.connect_s is not None:
             text = f"{where}{way} connects in {_ms(address.connect_s)}"
             yield Finding(group, "connect", "ok", text)
+        elif address.guarded:
+            yield _guarded(group, facts, address, reached=bool(reached))
         elif reached:
             yield Finding(
                 group,
@@ -106,6 +108,20 @@ def _reach(group: str, facts: EndpointFacts) -> Iterator[Finding]:
                 f"{where}{way}: {address.trouble}",
                 f"Look at the port, the firewall, and whether the {peer} is up",
             )
+
+
+def _guarded(group: str, facts: EndpointFacts, address: AddressFacts, *, reached: bool) -> Finding:
+    mend = f'If that is meant: guard_allow = ["{address.address}"]; else ask who owns the name'
+    if all(it.guarded for it in facts.addresses):
+        mend += ". Each message becomes a dead letter"
+    return Finding(
+        group,
+        "guard",
+        "warn" if reached else "fail",
+        f'{_where(address, facts)} is {address.guarded}: guard = "public" connects to no such '
+        "address",
+        mend,
+    )
 
 
 def _tls(

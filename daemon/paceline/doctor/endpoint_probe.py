@@ -12,6 +12,7 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from paceline.doctor.endpoint_facts import AddressFacts, Certificate, EndpointFacts
+from paceline.guard import Guard
 from paceline.proxy import Proxy, ProxyRefused, open_tunnel
 
 #: Of a name with very many addresses these are tried.
@@ -25,6 +26,7 @@ def probe_all(
     connect_timeout_s: float,
     ca_file: str | None,
     proxy: Proxy | None = None,
+    guard: Guard | None = None,
     within_s: float = WITHIN_S,
 ) -> list[EndpointFacts]:
     """The facts of each URL, side by side, within ``within_s`` seconds: the system's resolver knows
@@ -33,7 +35,7 @@ def probe_all(
     threads = [
         threading.Thread(
             target=lambda at, url: found.__setitem__(
-                at, probe(url, connect_timeout_s, ca_file, proxy)
+                at, probe(url, connect_timeout_s, ca_file, proxy, guard)
             ),
             args=(at, url),
             daemon=True,
@@ -65,10 +67,14 @@ def _blank(url: str, proxy: Proxy | None) -> EndpointFacts:
 
 
 def probe(
-    url: str, connect_timeout_s: float, ca_file: str | None, proxy: Proxy | None = None
+    url: str,
+    connect_timeout_s: float,
+    ca_file: str | None,
+    proxy: Proxy | None = None,
+    guard: Guard | None = None,
 ) -> EndpointFacts:
     """Name, every address, handshake; through a proxy: its name and addresses, and the way through
-    it. Never raises for the network."""
+    it. What ``guard`` refuses is not connected to. Never raises for the network."""
     facts = _blank(url, proxy)
     context: ssl.SSLContext | None = None
     if facts.tls:
@@ -90,7 +96,7 @@ def probe(
         facts,
         resolve_s=resolve_s,
         addresses=tuple(
-            _try(int(family), address, facts, connect_timeout_s, context, proxy)
+            _try(int(family), address, facts, connect_timeout_s, context, proxy, guard)
             for family, address in where[:MOST_ADDRESSES]
         ),
     )
@@ -103,8 +109,11 @@ def _try(
     timeout_s: float,
     context: ssl.SSLContext | None,
     proxy: Proxy | None,
+    guard: Guard | None,
 ) -> AddressFacts:
     facts = AddressFacts(address=str(where[0]))
+    if guard is not None and (word := guard.refusal(facts.address)):
+        return replace(facts, guarded=word)
     try:
         sock = socket.socket(family, socket.SOCK_STREAM)
     except OSError as error:

@@ -10,6 +10,7 @@ from paceline.doctor.finding import CONFIGURATION, MACHINE, Finding, destination
 from paceline.errors import ConfigError, ConfigProblem
 from paceline.secrets_ import Secret
 from paceline.settings import Destination, Settings
+from paceline.webhook_key import MEND, webhook_key
 
 #: Redis connections, logs, listeners, libraries.
 _OTHER_FILES = 64
@@ -67,6 +68,10 @@ def secrets_of(destination: Destination) -> list[tuple[str, Secret]]:
     found += [("api_key", destination.api_key)]
     found += [("proxy_username", destination.proxy_username)]
     found += [("proxy_password", destination.proxy_password)]
+    keys: list[tuple[str, Secret | None]] = [
+        (f"secrets[{n}]", secret) for n, secret in enumerate(destination.secrets)
+    ]
+    found += keys
     found += [(f"header {name}", secret) for name, secret in destination.headers.items()]
     return [(name, secret) for name, secret in found if secret is not None]
 
@@ -77,12 +82,15 @@ def secrets(destination: Destination, environ: Mapping[str, str]) -> Iterator[Fi
     readable = []
     for name, secret in secrets_of(destination):
         try:
-            secret.reveal(environ)
+            value = secret.reveal(environ)
         except ConfigError as error:
             for problem in error.problems:
                 text = f"{problem.key}: {problem.problem}"
                 mend = "Set it where the worker starts; doctor looked in its own environment"
                 yield Finding(group, "secrets", "fail", text, mend)
+            continue
+        if secret in destination.secrets and (wrong := _key_problem(value)):
+            yield Finding(group, "secrets", "fail", f"{secret.key}: {wrong}", MEND)
             continue
         readable.append(name)
         if secret.source == "file" and others_may_read(Path(secret.ref)):
@@ -95,6 +103,15 @@ def secrets(destination: Destination, environ: Mapping[str, str]) -> Iterator[Fi
             )
     if readable:
         yield Finding(group, "secrets", "ok", f"readable: {', '.join(readable)}")
+
+
+def _key_problem(text: str) -> str | None:
+    """What is wrong with a webhook's key; None where nothing is."""
+    try:
+        webhook_key(text)
+    except ValueError as error:
+        return str(error)
+    return None
 
 
 def others_may_read(path: Path) -> bool:

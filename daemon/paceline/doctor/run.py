@@ -24,6 +24,7 @@ from paceline.doctor import (
 from paceline.doctor.finding import REDIS, Finding, destination_group
 from paceline.doctor.redis_facts import RedisFacts
 from paceline.errors import ConfigError, ConfigProblem, UnknownDestination
+from paceline.guard import guard_of
 from paceline.log_veil import redact
 from paceline.outbox import OutboxStore, known_destinations
 from paceline.proxy import proxy_of
@@ -149,6 +150,7 @@ def _endpoints(destination: Destination, environ: Mapping[str, str]) -> list[Fin
         connect_timeout_s=min(destination.connect_timeout_s, _MOST_CONNECT_S),
         ca_file=destination.ca_file,
         proxy=proxy,
+        guard=guard_of(destination),
     )
     return [
         finding

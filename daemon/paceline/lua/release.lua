@@ -73,10 +73,11 @@ local rate, burst = rate_of(cfg[1], g[3], g[4]), tonumber(cfg[2])
 if g[3] then
   largest = math.max(1, math.min(500, burst, math.ceil(math.max(math.min(100, 2 * rate), rate))))
 end
--- Where many messages go into one request, a batch is at least one full request; rate, burst and window
--- are in requests.
+-- Where many messages go into one request, a batch is as many as fill a few (the worker takes them one
+-- after the other, each as late as it can); rate, burst and window are in requests.
+local REQUESTS = 4
 local merge = tonumber(cfg[3] or 1)
-largest = math.max(largest, merge)
+if merge > 1 then largest = math.max(largest, REQUESTS * merge) end
 -- A batch is sent by the worker that takes it, over that worker's own connections. No more of it
 -- than two seconds of its share of the rate: where each of many workers has one connection, the first
 -- would take a whole second of the rate and send it alone, and the others would wait for work.

@@ -71,7 +71,7 @@ POST /_sink/faults {"faults": "429:retry_after=2"}, {"next": {"count": 5,
 \b
 Paths: sparkpost /api/v1/transmissions; mailgun /v3/DOMAIN/messages and
 /messages.mime; sendgrid /v3/mail/send; postmark /email and /email/batch;
-maxmd and http any. A mail address that begins with reject- is refused:
+maxmd, webhook and http any. A mail address that begins with reject- is refused:
 sparkpost and postmark take the others, mailgun and sendgrid refuse the call;
 postmark takes the ErrorCode from a number there (reject-300@example.com).
 
@@ -138,7 +138,8 @@ Example:
 @click.option(
     "--api-key",
     envvar="PACELINE_SINK_API_KEY",
-    help="The only key accepted (sparkpost, mailgun, sendgrid, postmark); default: any.",
+    help="The only key accepted (sparkpost, mailgun, sendgrid, postmark), or the secret that must "
+    "have signed (webhook); default: any.",
 )
 @click.option(
     "--reject",

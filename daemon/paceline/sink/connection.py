@@ -36,6 +36,7 @@ _LINGER_ZERO = struct.pack("ii", 1, 0)
 _HALF_CLOSED_S = 2.0
 _HTML_PAGE = b"<!DOCTYPE html><html><body><h1>Service</h1><p>Please stand by.</p></body></html>"
 _BINARY = bytes(range(128, 256))
+_MESSAGE_ID = frozenset((b"paceline-message-id", b"webhook-id"))
 
 
 class Connection(asyncio.Protocol):
@@ -136,7 +137,7 @@ class Connection(asyncio.Protocol):
             exchange.headers[lowered] = value
         # Compare lengths first: of a dozen headers a few matter.
         length = len(name)
-        if length == 19 and name.lower() == b"paceline-message-id":
+        if length in (10, 19) and name.lower() in _MESSAGE_ID:
             exchange.message_id = value.decode("latin-1")
         elif length == 15 and name.lower() == b"idempotency-key":
             # The draft standard wants it quoted, real providers bare.

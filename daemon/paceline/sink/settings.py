@@ -16,6 +16,8 @@ from paceline.sink.profiles import (
     Postmark,
     SendGrid,
     SparkPost,
+    Webhook,
+    webhook_key,
 )
 from paceline.sink.spec import SpecError
 
@@ -25,11 +27,11 @@ class SinkSettings:
     """Everything a sink can be told. Specs are texts; they are read when the sink is built.
 
     ``port`` 0 takes a free one. ``username``/``password`` None accept any that are not empty
-    (maxmd), and so does ``api_key`` (the mail services); ``status`` is the good answer's (http).
-    Mail addresses that begin with ``reject`` are refused (the mail services). ``recipients`` keeps
-    count of every address accepted. ``validate`` False answers without checking anything; each
-    profile says how it counts recipients then. ``idle_s`` closes connections without traffic for
-    that long.
+    (maxmd), and so does ``api_key`` (the mail services; of webhook it is the secret that must have
+    signed). ``status`` is the good answer's (http). Mail addresses that begin with ``reject`` are
+    refused (the mail services). ``recipients`` keeps count of every address accepted. ``validate``
+    False answers without checking anything; each profile says how it counts recipients then.
+    ``idle_s`` closes connections without traffic for that long.
     """
 
     host: str = "127.0.0.1"
@@ -59,6 +61,8 @@ class SinkSettings:
             return MaxMD(self.username, self.password, self.validate)
         if self.profile == "http":
             return Http(self.status, self.validate)
+        if self.profile == "webhook":
+            return Webhook(webhook_key(self.api_key), self.validate)
         service = _SERVICES.get(self.profile)
         if service is not None:
             return service(self.api_key, self.reject, self.validate)

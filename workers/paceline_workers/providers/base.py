@@ -69,7 +69,8 @@ class Profile(Protocol):
         ...
 
     def render(self, message_id: str, payload: bytes) -> RenderedRequest:
-        """The request for one message; the same bytes every time for the same message.
+        """The request for one message; the same bytes every time for the same message (of a
+        webhook, the body's: its signature is of the attempt).
 
         Raises PayloadError where the payload does not fit (messages that came by the enqueue
         function alone were never checked); the message is then a dead letter.

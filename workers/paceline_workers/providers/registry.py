@@ -3,17 +3,21 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from paceline.errors import ConfigError, ConfigProblem
 from paceline.secrets_ import Secret
 from paceline.settings import Destination
+from paceline.webhook_key import MEND, webhook_key
 from paceline_workers.providers.base import Profile
 from paceline_workers.providers.http import JsonApi, MergingJsonApi, basic_authorization
 from paceline_workers.providers.mailgun import Mailgun
 from paceline_workers.providers.maxmd import MaxMD
 from paceline_workers.providers.sparkpost import SparkPost
+from paceline_workers.providers.webhook import Webhook
+from paceline_workers.providers.webhook_signer import Signer
 
 __all__ = ["build"]
 
@@ -22,15 +26,20 @@ _DEFAULT_HEADERS = {
     "Accept": "application/json",
     "User-Agent": "paceline",
 }
-_PROFILES = ("maxmd", "sparkpost", "mailgun", "http")
+_PROFILES = ("maxmd", "sparkpost", "mailgun", "webhook", "http")
 _HEADER_VALUE = re.compile(r"[\x20-\x7e\t\x80-\xff]*")
 
 
-def build(destination: Destination, environ: Mapping[str, str]) -> Profile:
+def build(
+    destination: Destination,
+    environ: Mapping[str, str],
+    wall_s: Callable[[], float] = time.time,
+) -> Profile:
     """The profile that renders and judges this destination's requests.
 
     Raises ConfigError, naming every key whose secret is missing from `environ` (usually
-    os.environ) or from its file, or cannot be used.
+    os.environ) or from its file, or cannot be used. `wall_s`: unix seconds, for what is dated when
+    it is rendered.
     """
     problems: list[ConfigProblem] = []
     username = _revealed(destination.username, environ, problems)
@@ -39,6 +48,7 @@ def build(destination: Destination, environ: Mapping[str, str]) -> Profile:
     _authorize(headers, destination, username, password, environ, problems)
     if destination.subaccount is not None:
         _set(headers, "X-MSYS-SUBACCOUNT", str(destination.subaccount))
+    keys = _webhook_keys(destination, environ, problems)
     for name, secret in destination.headers.items():
         _set(headers, name, _header_value(secret, environ, problems))
     if destination.provider not in _PROFILES:
@@ -68,6 +78,9 @@ def build(destination: Destination, environ: Mapping[str, str]) -> Profile:
         return SparkPost(idempotency_key=destination.idempotency_key != "off", **common)
     if destination.provider == "mailgun":
         return Mailgun(**common)
+    if destination.provider == "webhook":
+        del common["id_header"]
+        return Webhook(signer=Signer(keys), wall_s=wall_s, **common)
     common |= {
         "method": destination.method,
         "idempotency_key": destination.idempotency_key,
@@ -101,6 +114,22 @@ def _authorize(
         key = _header_value(destination.api_key, environ, problems)
         value = basic_authorization("api", key) if destination.provider == "mailgun" else key
         _set(headers, "Authorization", value)
+
+
+def _webhook_keys(
+    destination: Destination, environ: Mapping[str, str], problems: list[ConfigProblem]
+) -> list[bytes]:
+    keys = []
+    for secret in destination.secrets:
+        before = len(problems)
+        value = _revealed(secret, environ, problems)
+        if len(problems) > before:
+            continue
+        try:
+            keys.append(webhook_key(value))
+        except ValueError as error:
+            problems.append(ConfigProblem(secret.key, str(error), MEND))
+    return keys
 
 
 def _header_value(secret: Secret, environ: Mapping[str, str], problems: list[ConfigProblem]) -> str:

@@ -16,8 +16,9 @@ from dataclasses import dataclass, field
 from types import MappingProxyType
 from urllib.parse import SplitResult, quote, urlsplit
 
+from paceline.guard import Guard
 from paceline.proxy import Proxy, ProxyRefused, open_tunnel
-from paceline_workers.outcome import PROXY_AUTH, Failure
+from paceline_workers.outcome import GUARDED, PROXY_AUTH, Failure
 from paceline_workers.transports.routes import UrlRoute
 from paceline_workers.transports.tcp_state import ESTABLISHED, tcp_state
 
@@ -176,7 +177,9 @@ class Connector:
     """Opens connections to one base URL, spread over all addresses of its name, or of its proxy's.
 
     Certificates are verified, against ``ca_file`` alone where it is given; TLS 1.2 is the least.
-    Raises OSError where that file cannot be used.
+    ``guard`` is asked about each address that is about to be connected to. Raises OSError where
+    that file cannot be used, ValueError for a guard beside a proxy, whose connections it would not
+    see.
     """
 
     def __init__(
@@ -187,8 +190,11 @@ class Connector:
         read_timeout_s: float,
         ca_file: str | None = None,
         proxy: Proxy | None = None,
+        guard: Guard | None = None,
         resolver: Resolver = resolve,
     ) -> None:
+        if guard is not None and proxy is not None:
+            raise ValueError("a guard cannot see where a proxy connects to")
         parts = urlsplit(url)
         self.host = parts.hostname or ""
         default = 443 if parts.scheme == "https" else 80
@@ -197,6 +203,7 @@ class Connector:
         self._host_header = name if self.port == default else f"{name}:{self.port}"
         self.target = _target(parts)
         self._proxy = proxy
+        self._guard = guard
         self._fields: Mapping[str, str] = {}
         if proxy is not None and parts.scheme == "http":
             self.target = f"http://{self._host_header}{self.target}"
@@ -256,7 +263,14 @@ class Connector:
         self._turn += 1
         start = self._turn % len(addresses)
         last: OSError = OSError("no address")
+        refused: list[str] = []
         for family, address in addresses[start:] + addresses[:start]:
+            if self._guard is not None:
+                # This very address, and no name, is what is connected to below.
+                why = self._guard.refusal(address)
+                if why is not None:
+                    refused.append(f"{address} ({why})")
+                    continue
             try:
                 # May fail too: no file descriptor left, or a host without IPv6.
                 sock = socket.socket(family, socket.SOCK_STREAM)
@@ -272,6 +286,8 @@ class Connector:
                 last = error
                 continue
             return sock
+        if len(refused) == len(addresses):
+            raise TransportError(Failure("connect", GUARDED, True, _not_public(refused)))
         raise TransportError(Failure("connect", _connect_cause(last), True, str(last))) from last
 
 
@@ -284,6 +300,11 @@ def _let_the_system_time(sock: socket.socket, timeout_s: float) -> None:
     sock.settimeout(None)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVTIMEO, value)
     sock.setsockopt(socket.SOL_SOCKET, socket.SO_SNDTIMEO, value)
+
+
+def _not_public(refused: Sequence[str]) -> str:
+    more = f" and {len(refused) - 3} more" if len(refused) > 3 else ""
+    return f"not a public address: {', '.join(refused[:3])}{more}"
 
 
 def _proxy_cause(error: Exception) -> str:

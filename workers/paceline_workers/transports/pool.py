@@ -16,8 +16,10 @@ from __future__ import annotations
 import threading
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import replace
 from typing import Any
 
+from paceline_workers.outcome import GUARDED
 from paceline_workers.transports.connection import Connector, Link, TransportError
 from paceline_workers.transports.idle import IdleLinks, Retirement
 from paceline_workers.transports.routes import Pick, Routes, UrlRoute, Why
@@ -56,6 +58,8 @@ class ConnectionPool:
         self._changed = threading.Condition()
         self._limit = 0
         self._busy = 0
+        #: URLs that the guard refused when they were last tried.
+        self._guarded: set[int] = set()
         self._out = 0  # links checked out, or being opened
         self.counts: Counter[str] = Counter()
         self._idle = IdleLinks(retirement, self.counts, clock=clock)
@@ -102,7 +106,8 @@ class ConnectionPool:
         ``before_connect`` is called first.
 
         The caller has entered. Raises NoRoom; TransportError (phase connect) where none can be
-        opened: with several URLs, to neither of two.
+        opened: with several URLs, to neither of two. Its cause is the guard only where the guard
+        refuses every URL: the message is given up then.
         """
         found = self._find()
         if isinstance(found, Link):
@@ -164,7 +169,8 @@ class ConnectionPool:
     def _open(self, pick: Pick | None, before_connect: Callable[[], None]) -> Link:
         route = None if pick is None else pick.route
         probe = pick is not None and pick.why is Why.PROBE
-        connector = self._connectors[0 if route is None else route.number]
+        number = 0 if route is None else route.number
+        connector = self._connectors[number]
         before_s = self._clock()
         try:
             before_connect()
@@ -177,13 +183,22 @@ class ConnectionPool:
                 self._out -= 1
                 self.counts["failed"] += 1
                 changed = self._judge(route, good, spent_s, probe=probe)
+                self._guarded.discard(number)
+                guarded = isinstance(error, TransportError) and error.failure.cause == GUARDED
+                if guarded:
+                    self._guarded.add(number)
+                elsewhere = len(self._guarded) < len(self._connectors)
             if changed is not None:
                 self._on_health(changed.number, changed.healthy)
+            if isinstance(error, TransportError) and guarded and elsewhere:
+                # The others are in trouble, or not tried: not for good, as far as is known.
+                raise TransportError(replace(error.failure, cause="unreachable")) from error
             raise
         now = self._clock()
         life_s = self._retirement.max_age_s * (0.9 + 0.1 * self._rand())
         with self._changed:
             self.counts["opened"] += 1
+            self._guarded.discard(number)
         return Link(
             wire,
             connector.target,

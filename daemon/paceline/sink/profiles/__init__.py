@@ -8,7 +8,18 @@ from paceline.sink.profiles.maxmd import MaxMD
 from paceline.sink.profiles.postmark import Postmark
 from paceline.sink.profiles.sendgrid import SendGrid
 from paceline.sink.profiles.sparkpost import SparkPost
+from paceline.sink.profiles.webhook import Webhook, webhook_key
 
-PROFILES = ("sparkpost", "mailgun", "sendgrid", "postmark", "maxmd", "http")
+PROFILES = ("sparkpost", "mailgun", "sendgrid", "postmark", "maxmd", "webhook", "http")
 
-__all__ = ["PROFILES", "Http", "Mailgun", "MaxMD", "Postmark", "SendGrid", "SparkPost"]
+__all__ = [
+    "PROFILES",
+    "Http",
+    "Mailgun",
+    "MaxMD",
+    "Postmark",
+    "SendGrid",
+    "SparkPost",
+    "Webhook",
+    "webhook_key",
+]
