@@ -100,7 +100,7 @@ def hooks(more: str = "") -> Destination:
 def test_a_profile_is_built_with_keys_for_all() -> None:
     made = build(hooks(), {"KEY": text(NEW)})
     assert isinstance(made, WebhookEndpoints)
-    with pytest.raises(ConfigError, match="no base64|whsec_"):
+    with pytest.raises(ConfigError, match="no base64"):
         build(hooks(), {"KEY": "whsec_!"})
     with pytest.raises(PayloadError, match="endpoint"):
         made.render("m", b"{}")
