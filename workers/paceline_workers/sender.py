@@ -33,7 +33,7 @@ from paceline_workers.merger import Merger
 from paceline_workers.pending import PendingQueue
 from paceline_workers.settler import Settler
 from paceline_workers.tenancy import Returns, Tenancy
-from paceline_workers.transports.pool import ConnectionPool, NoRoom
+from paceline_workers.transports.base import NoRoom, Pool
 
 _POLL_S = 0.25
 _ROOM_POLL_S = 0.04
@@ -88,7 +88,7 @@ class Sender:
         self,
         threads: int,
         queue: PendingQueue,
-        pool: ConnectionPool,
+        pool: Pool,
         make_delivery: Callable[[Settler], Delivery],
         settler_of: Callable[[Callable[[Sequence[Settlement]], None]], Settler],
         *,
