@@ -81,12 +81,18 @@ class Delivery:
         #: What became of each member of the request that was delivered last, where that is known.
         self.parts: tuple[Outcome, ...] = ()
 
-    def deliver(self, leased: Leased, on_wire: Callable[[], None]) -> Settlement | None:
+    def deliver(
+        self,
+        leased: Leased,
+        on_wire: Callable[[], None],
+        on_connect: Callable[[bool], None] = lambda _is_open: None,
+    ) -> Settlement | None:
         """Sends one message and says what became of it; None where it is not ours any more.
 
         ``on_wire`` is called when a permit is in hand and the write is next (again, where it must
-        be drawn anew). Raises CalledOff (closed or stopping): nothing was written, give the message
-        back.
+        be drawn anew); ``on_connect(False)`` where a connection must be opened first,
+        ``on_connect(True)`` when it is open and the gate is next. Raises CalledOff (closed or
+        stopping): nothing was written, give the message back.
         """
         self.parts = ()
         try:
@@ -94,14 +100,25 @@ class Delivery:
         except PayloadError as error:
             return self._unfit(leased, error)
         permits: list[Permit] = []
+        connecting = False
+
+        def before_connect() -> None:
+            nonlocal connecting
+            self._gate.flush()
+            connecting = True
+            on_connect(False)
 
         def gate() -> float:
+            nonlocal connecting
+            if connecting:
+                connecting = False
+                on_connect(True)
             permit, due_s = self._gate.await_permit(leased, len(rendered.body))
             permits[:] = [permit]
             on_wire()
             return due_s
 
-        request = self._request(leased, rendered, gate)
+        request = self._request(leased, rendered, gate, before_connect)
         cause, advised_s = "", None
         try:
             # Without `proxies` the Session would look for some, for each request.
@@ -158,7 +175,11 @@ class Delivery:
             )
 
     def _request(
-        self, leased: Leased, rendered: RenderedRequest, gate: Callable[[], float]
+        self,
+        leased: Leased,
+        rendered: RenderedRequest,
+        gate: Callable[[], float],
+        before_connect: Callable[[], None],
     ) -> GatedRequest:
         headers = dict(rendered.headers)
         headers.setdefault("User-Agent", f"paceline/{__version__}")
@@ -170,7 +191,7 @@ class Delivery:
             headers,
             rendered.body,
             gate,
-            self._gate.flush,
+            before_connect,
             suffix=rendered.suffix,
         )
 

@@ -33,7 +33,8 @@ from paceline_workers.merger import Merger
 from paceline_workers.pending import PendingQueue
 from paceline_workers.settler import Settler
 from paceline_workers.tenancy import Returns, Tenancy
-from paceline_workers.transports.pool import ConnectionPool, NoRoom
+from paceline_workers.transports.base import NoRoom, Pool
+from paceline_workers.watch import Watch
 
 _POLL_S = 0.25
 _ROOM_POLL_S = 0.04
@@ -81,14 +82,15 @@ class Sender:
 
     ``make_delivery(settler)`` is called once in each thread. ``total_timeout_s`` bounds one
     request, for the judgement of which batches are stuck. ``members`` gives the ids in a merged
-    request. ``errand`` is what threads do while no message waits.
+    request. ``errand`` is what threads do while no message waits. ``watch_of(now_s, connections)``
+    makes what keeps threads free of what hangs.
     """
 
     def __init__(
         self,
         threads: int,
         queue: PendingQueue,
-        pool: ConnectionPool,
+        pool: Pool,
         make_delivery: Callable[[Settler], Delivery],
         settler_of: Callable[[Callable[[Sequence[Settlement]], None]], Settler],
         *,
@@ -98,6 +100,7 @@ class Sender:
         merger_of: Callable[[Sender], Merger] | None = None,
         members: Callable[[str], Sequence[str]] = lambda _: (),
         errand: Errand | None = None,
+        watch_of: Callable[[Callable[[], float], Callable[[], int]], Watch] = Tenancy,
     ) -> None:
         self._queue = queue
         self._pool = pool
@@ -107,9 +110,8 @@ class Sender:
         self._stopping = stopping
         self._closed_until_s = 0.0
         self._high_until_s = 0.0
-        queue.watch_tenants(Tenancy(clock.monotonic_s, lambda: pool.limit))
+        queue.watch_tenants(watch_of(clock.monotonic_s, lambda: pool.limit))
         self._returns = Returns(clock.monotonic_s)
-        self._slow: set[str] = set()
         self._batches: dict[str, set[str]] = {}  # ids not settled yet, by nonce
         self._lock = threading.Lock()
         self.settler = settler_of(self._on_settled)
@@ -243,20 +245,9 @@ class Sender:
         self._tell_slow()
 
     def _tell_slow(self) -> None:
-        slow = set(self._queue.slow_tenants())
-        for tenant in slow - self._slow:
-            log.warning(
-                "tenant %s: its requests hang; a quarter of the connections is left to it",
-                tenant or "(none)",
-                extra={"event": "tenant_slow", "cause": tenant},
-            )
-        for tenant in self._slow - slow:
-            log.info(
-                "tenant %s: its requests are answered in time again",
-                tenant or "(none)",
-                extra={"event": "tenant_back", "cause": tenant},
-            )
-        self._slow = slow
+        for line in self._queue.news():
+            level = logging.WARNING if line.bad else logging.INFO
+            log.log(level, "%s", line.text, extra={"event": line.event, "cause": line.cause})
 
     def room_for_high(self) -> int:
         """How many high messages may be taken beside a batch: none while some wait here."""
@@ -286,15 +277,15 @@ class Sender:
             self.forget(nonce)
 
     def counts(self) -> dict[str, Any]:
-        """What is held: messages queued, in flight, outcomes unsettled; the tenants whose requests
-        hang, where there are any."""
+        """What is held: messages queued, in flight, outcomes unsettled; whose requests hang, where
+        any do."""
         carried = sum(desk.delivery.carried for desk in self._desks if desk.delivery is not None)
         return {
             "queued": len(self._queue),
             **({"merging": len(self.merger)} if self.merger is not None else {}),
             "in_flight": sum(desk.begun_s is not None for desk in self._desks),
             "unsettled": len(self.settler) + carried,
-            **({"slow_tenants": slow} if (slow := self._queue.slow_tenants()) else {}),
+            **self._queue.facts(),
         }
 
     # -- the threads ------------------------------------------------------------------------
@@ -347,8 +338,12 @@ class Sender:
             desk.begun_s = self._clock.monotonic_s()
             self._queue.began(leased)
 
+        def on_connect(is_open: bool) -> None:
+            tell = self._queue.connected if is_open else self._queue.connects
+            tell(leased)
+
         try:
-            settlement = delivery.deliver(leased, on_wire)
+            settlement = delivery.deliver(leased, on_wire, on_connect)
         except CalledOff as off:
             self.give_back(leased.id, leased.nonce)
             if off.verdict == "closed":
