@@ -65,6 +65,15 @@ class EndpointRegistry:
 
     # -- looking ------------------------------------------------------------------------------
 
+    def exists(self) -> bool:
+        """Whether the destination has endpoints, as far as Redis knows its configuration."""
+        return bool(self._client.hget(self._key("cfg"), "endpoints"))
+
+    def names(self) -> list[str]:
+        """All that are registered, in their order."""
+        found: Any = self._client.hkeys(self._key("ep"))
+        return sorted(_text(name) for name in found)
+
     def find(self, name: str) -> Endpoint | None:
         """What is registered under a name; None where nothing is."""
         json: Any = self._client.hget(self._key("ep"), name)
@@ -79,8 +88,7 @@ class EndpointRegistry:
 
     def all(self) -> Iterator[EndpointSeen]:
         """Every endpoint, by name; one that is registered meanwhile may be missed."""
-        names: Any = self._client.hkeys(self._key("ep"))
-        for seen in self.look(sorted(_text(name) for name in names)):
+        for seen in self.look(self.names()):
             if seen is not None:
                 yield seen
 
