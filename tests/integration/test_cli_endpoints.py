@@ -247,3 +247,34 @@ def test_key(cli: CliHere, registry: EndpointRegistry) -> None:
     unknown = cli("endpoints", "key", "hooks", "acne")
     assert unknown.code == 1
     assert "no endpoint 'acne'. Did you mean acme?" in unknown.err
+
+
+def test_send(cli: CliHere, registry: EndpointRegistry, store: OutboxStore, tmp_path: Path) -> None:
+    register(registry, "acme", "bolt", "cord")
+    registry.disable(["cord"], "they asked")
+    payload = {"type": "order.paid"}
+    lines = [
+        {"id": "a", "payload": payload},
+        {"id": "b", "payload": payload, "endpoint": "bolt"},
+        {"id": "c", "payload": payload, "key": "k2"},
+        {"id": "d", "payload": payload, "endpoint": "cord"},
+        {"id": "e", "payload": payload, "endpoint": "acne"},
+    ]
+    file = tmp_path / "messages.jsonl"
+    file.write_text("".join(json.dumps(line) + "\n" for line in lines), encoding="utf-8")
+    sent = cli("send", "hooks", str(file), "--endpoint", "acme", "--key", "k1")
+    assert sent.code == 1
+    assert "3 messages accepted" in sent.out
+    assert "line 4: endpoint 'cord' of 'hooks' is disabled (" in sent.err
+    assert "line 5: endpoint: acne is not registered here" in sent.err
+    waiting = [cli("show", "hooks", name, "--json").json["tenant"] for name in "abc"]
+    assert waiting == ["acme/k1", "bolt/k1", "acme/k2"]
+    for options, code, words in (
+        (("--key", "k1"), 2, "--key goes with --endpoint"),
+        (("--endpoint", "a/b"), 2, "--endpoint"),
+        (("--endpoint", "acne"), 1, "no endpoint 'acne'. Did you mean acme?"),
+    ):
+        refused = cli("send", "hooks", str(file), *options)
+        assert refused.code == code
+        assert words in refused.err
+    assert "has no endpoints" in cli("send", "alone", str(file), "--endpoint", "acme").err
