@@ -16,7 +16,7 @@ from paceline.endpoints import Endpoint
 from paceline.outbox import OutboxStore
 from paceline.settings_file import load
 from paceline.shared_config import publish
-from support.cli import CliHere, put
+from support.cli import CliHere, put, take
 
 KEY = "whsec_" + base64.b64encode(b"k" * 24).decode()
 CONFIG = f"""
@@ -278,3 +278,46 @@ def test_send(cli: CliHere, registry: EndpointRegistry, store: OutboxStore, tmp_
         assert refused.code == code
         assert words in refused.err
     assert "has no endpoints" in cli("send", "alone", str(file), "--endpoint", "acme").err
+
+
+def test_status_and_show_tell_why_it_waits(
+    cli: CliHere, registry: EndpointRegistry, store: OutboxStore
+) -> None:
+    register(registry, "acme", "bolt", "cord", "dent")
+    put(store, "off", endpoint="acme", key="k1")
+    put(store, "barred", endpoint="bolt")
+    put(store, "later", endpoint="acme", delay_s=4e9)
+    put(store, "fine", endpoint="cord")
+    put(store, *(f"many{n}" for n in range(5)), endpoint="dent")
+    registry.disable(["acme"], "said 410")
+    now = store.redis_now_us() / 1e6
+    fail(store, "bolt", now - 60, until=now + 600)
+
+    def why(name: str) -> str:
+        return str(cli("show", "hooks", name, "--json").json["why"])
+
+    store.slots("beat", "w1", 1, {"host": "somewhere"})
+    store.client.zadd("{hooks}:daemons", {"d1": (now + 60) * 1e6})
+    assert cli("status", "hooks", "--json").json["destinations"]["hooks"]["why"]["code"] == "rate"
+    assert why("off") == (
+        "its endpoint acme is disabled: said 410; paceline endpoints enable hooks acme has it sent"
+    )
+    assert "as          priority normal, endpoint acme, key k1; " in cli("show", "hooks", "off").out
+    assert why("later").startswith("to be tried in ")
+    assert "its endpoint acme is disabled" in why("later")
+    assert why("barred").startswith("nothing is sent to bolt until ")
+    assert why("barred").endswith(", after 3 failures: timeout")
+    assert "go before it; what binds: the rate" in why("fine")
+    take(store, 100)
+    assert why("many4") == (
+        "4 messages of dent under way or with workers, and no more than 4 may be"
+    )
+    told = cli("status", "hooks").out
+    assert "  endpoints   4, of which 1 failing, 1 disabled\n" in told
+    assert "all that is ready waits for its endpoints: 1 failing, 1 disabled; " in told
+    view = cli("status", "hooks", "alone", "--json").json["destinations"]
+    assert view["hooks"]["endpoints"] == {"registered": 4, "failing": 1, "disabled": 1}
+    assert view["hooks"]["why"]["code"] == "endpoints"
+    assert view["alone"]["endpoints"] is None
+    registry.remove(["bolt"], force=True)
+    assert "its endpoint bolt is registered no more" in why("barred")
