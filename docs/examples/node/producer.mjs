@@ -14,7 +14,8 @@ const TRIES = 5
 // Rejects with an ErrorReply where Paceline refuses it: its first word tells why (PLINVALID,
 // PLTOOBIG, PLCONFLICT, PLUNKNOWN; of PLFULL and PLDRAINING: not now).
 //
-// The payload goes as it is, so it is made into text once, and the id is made before the first try.
+// A payload that is a string is JSON already, and goes as it is; others are made into text once. The
+// id is made before the first try.
 // A connection lost on the way leaves open whether the message was accepted; the same id and the
 // same bytes again cannot send it twice.
 export async function send (client, destination, payload, options = {}) {
@@ -55,7 +56,7 @@ export async function connect (url) {
   return client
 }
 
-if (import.meta.filename === realpathSync(process.argv[1])) {
+if (process.argv[1] && realpathSync(process.argv[1]) === import.meta.filename) {
   const [destination, payload, options = '{}'] = process.argv.slice(2)
   if (payload === undefined) {
     console.error('usage: node producer.mjs DESTINATION PAYLOAD [OPTIONS]')
