@@ -1,4 +1,4 @@
-"""Webhooks to 5,000 endpoints, 1% of them hanging and 1% down, beside the same with all of them well.
+"""Webhooks to 5,000 endpoints, 1% hanging and 1% down, beside the same with all of them well.
 
 Messages come evenly, to each endpoint in turn, at a part of the rate. What a healthy endpoint sees
 is the time from a message's acceptance to its first byte there. An endpoint that hangs takes the

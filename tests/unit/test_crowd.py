@@ -439,3 +439,54 @@ def test_half_of_the_queue_is_enough_of_those_that_hang_whatever_their_keys() ->
     assert it.got() == []
     assert it.it.surplus() == 2
     assert len(it.it.take_out(2)) == 2
+
+
+@settings(max_examples=200, deadline=None)
+@given(
+    st.lists(
+        st.tuples(
+            st.sampled_from(["put", "put", "done", "done", "hang", "limit", "forget"]),
+            st.integers(0, 9),
+        ),
+        max_size=40,
+    )
+)
+def test_nothing_that_may_go_stays_set_aside(steps: list[tuple[str, int]]) -> None:
+    """Though what is set aside is looked through only when something has changed."""
+    it, now, limit, out = PendingQueue(1000), [0.0], [4], list[Leased]()
+    crowd = Crowd(lambda: now[0], lambda: limit[0])
+    it.watch_tenants(crowd)
+    make = Queue().leased
+    for what, n in steps:
+        if what == "put":
+            for number in range(n, n + 4):
+                it.put(make(f"e{number}", "high" if number == 7 else "normal"), 0.0)
+        elif what == "done" and out:
+            it.done(out.pop(n % len(out)))
+        elif what in ("hang", "forget"):
+            now[0] += HUNG_S if what == "hang" else FORGET_S + 1
+        elif what == "limit":
+            limit[0] = n
+        while (leased := it.get_now()) is not None:
+            it.began(leased)
+            out.append(leased)
+        assert not [name for name in it._aside if crowd.may(name)]
+        assert len(it) == it._aside_count
+
+
+def test_one_that_is_forgotten_while_it_waits_goes_as_an_unknown_one() -> None:
+    it = Queue()
+    bad = names("b", QUARTER + 1)
+    it.put(*bad)
+    out = [it.get() for _ in bad]
+    it.now += HUNG_S
+    for leased in out:
+        assert leased is not None
+        it.it.done(leased)
+    it.put(*bad)
+    assert it.got() == bad[:QUARTER]
+    it.now += HUNG_S
+    assert it.got() == []
+    it.now += FORGET_S
+    it.put("new")
+    assert it.got() == [bad[QUARTER], "new"]

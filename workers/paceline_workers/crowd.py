@@ -83,6 +83,8 @@ class Crowd:
         self._unlearned = 0
         self._overdue_s = LEAST_OVERDUE_S
         self._told = False
+        self._changes = 0
+        self._limit = 0
 
     def seen(self, tenant: str) -> None:
         """A message of it came."""
@@ -108,7 +110,9 @@ class Crowd:
                 self._known.move_to_end(it.name)
                 continue
             del self._known[it.name]
-            self._suspects.pop(it.name, None)
+            if it.state == SUSPECT:
+                del self._suspects[it.name]
+                self._changes += 1
 
     def may(self, tenant: str) -> bool:
         """Whether it may have one more out."""
@@ -124,6 +128,15 @@ class Crowd:
             return False
         most = max(1, limit // 2) if state == UNKNOWN else _quarter(limit)
         return self._out[state] < most and not self._is_crowded(limit)
+
+    def changes(self) -> int:
+        """Stays while no room was made for any that is unknown or suspect."""
+        self._look()
+        limit = self._connections()
+        if limit != self._limit:
+            self._limit = limit
+            self._changes += 1
+        return self._changes
 
     def _is_crowded(self, limit: int) -> bool:
         """Whether no more than what is kept for those that are well is left."""
@@ -184,6 +197,7 @@ class Crowd:
             self._hung[key] = self._running.pop(key)
             it.hung += 1
             self._become(it, SUSPECT)
+            self._changes += 1  # there is room for an unknown one perhaps
 
     def _become(self, it: _Endpoint, state: int) -> None:
         if it.state == state:
@@ -243,6 +257,8 @@ class Crowd:
         self._slow_to_open.discard(key)
         if it is None:
             return
+        if it.state != WELL:
+            self._changes += 1
         if it.out:
             it.out -= 1
             self._out[it.state] -= 1

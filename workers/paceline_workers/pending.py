@@ -37,6 +37,7 @@ class PendingQueue:
         self._shared: Watch | None = None  # the same, once there is something to ask it
         self._aside: dict[str, list[_Item]] = {}  # a heap for each tenant
         self._aside_count = 0
+        self._none_free = -1  # none of them might go at this number of changes
         lock = threading.Lock()
         self._room = threading.Condition(lock)
         self._some = threading.Condition(lock)
@@ -91,8 +92,8 @@ class PendingQueue:
                 self._others_out -= 1
             if shared is not None:
                 shared.done(leased.head.tenant, id(leased))
-            # Only then: all of them would look through what is set aside, each time.
-            if shared is not None and any(map(shared.may, self._aside)):
+            # Only then: to wake all threads for each message that is done would cost more than it.
+            if shared is not None and self._first_free(shared) is not None:
                 self._some.notify_all()
             elif self._most_others is not None:
                 self._some.notify()
@@ -205,11 +206,22 @@ class PendingQueue:
             item = heapq.heappop(heap)
             heapq.heappush(self._aside.setdefault(item[2].head.tenant, []), item)
             self._aside_count += 1
-        if self._aside:
-            free = (waiting[0] for tenant, waiting in self._aside.items() if watch.may(tenant))
-            first = min(free, default=None)
-            if first is not None and (not heap or first < heap[0]):
-                heapq.heappush(heap, self._from_aside(first[2].head.tenant))
+        first = self._first_free(watch)
+        if first is not None and (not heap or first < heap[0]):
+            heapq.heappush(heap, self._from_aside(first[2].head.tenant))
+
+    def _first_free(self, watch: Watch) -> _Item | None:
+        """The most urgent that was set aside and may go by now."""
+        if not self._aside:
+            return None
+        changes = watch.changes()
+        if changes == self._none_free:
+            return None
+        free = (waiting[0] for tenant, waiting in self._aside.items() if watch.may(tenant))
+        first = min(free, default=None)
+        if first is None:
+            self._none_free = changes
+        return first
 
     def _from_aside(self, tenant: str, place: int = 0) -> _Item:
         waiting = self._aside[tenant]

@@ -53,6 +53,8 @@ QUEUE_S = 0.1
 RETURNS_TIMES = 2
 #: A request this long past its total deadline is lost with its thread: its lease runs out.
 STUCK_AFTER_S = 5.0
+#: What goes back because its endpoint hangs is not taken again for so long.
+REST_S = 2.0
 
 log = logging.getLogger("paceline.sender")
 
@@ -83,7 +85,8 @@ class Sender:
     ``make_delivery(settler)`` is called once in each thread. ``total_timeout_s`` bounds one
     request, for the judgement of which batches are stuck. ``members`` gives the ids in a merged
     request. ``errand`` is what threads do while no message waits. ``watch_of(now_s, connections)``
-    makes what keeps threads free of what hangs.
+    makes what keeps threads free of what hangs. ``apart``: messages go to many endpoints, and an
+    answer that asks for time speaks of its own alone.
     """
 
     def __init__(
@@ -101,6 +104,7 @@ class Sender:
         members: Callable[[str], Sequence[str]] = lambda _: (),
         errand: Errand | None = None,
         watch_of: Callable[[Callable[[], float], Callable[[], int]], Watch] = Tenancy,
+        apart: bool = False,
     ) -> None:
         self._queue = queue
         self._pool = pool
@@ -119,6 +123,7 @@ class Sender:
         self.merger = None if merger_of is None else merger_of(self)
         self._members = members
         self._errand = errand
+        self._apart = apart
         self._desks = [_Desk() for _ in range(threads)]
         self._threads = [
             threading.Thread(target=self._run, args=(desk,), name=f"sender-{n}", daemon=True)
@@ -166,7 +171,7 @@ class Sender:
                 if self.hand_over(leased, meanwhile):
                     accepted += 1
                 else:
-                    self.give_back(leased.id, nonce)
+                    self._turn_away(leased)
         except BaseException:
             for message_id in missing:
                 self.give_back(message_id, nonce)
@@ -221,7 +226,13 @@ class Sender:
         surplus = self._queue.surplus()
         if surplus:
             for leased in self._queue.take_out(self._may_return(surplus)):
-                self.give_back(leased.id, leased.nonce)
+                self._turn_away(leased)
+
+    def _turn_away(self, leased: Leased) -> None:
+        """Back, for it would stand in the others' way; unless the destination has closed meanwhile,
+        its endpoint is let alone for a moment."""
+        rest_s = REST_S if self._apart and self.is_open() else 0.0
+        self.give_back(leased.id, leased.nonce, rest_s)
 
     def _expect_high(self) -> None:
         """Where one came, more will: until they do, a connection is kept free for them."""
@@ -361,7 +372,8 @@ class Sender:
                 if settlement.action in ("split", "opened"):
                     delivery.flush()
                     self._take_apart(leased, delivery, settlement.action)
-                if settlement.action in ("throttled", "quota", "held"):
+                waits = () if self._apart else ("throttled", "quota")
+                if settlement.action in (*waits, "held"):
                     # The gate closes when this is settled; what would begin until then need not.
                     delivery.flush()
                     self._close_for(settlement.delay_s or None, settlement.why)
@@ -414,9 +426,9 @@ class Sender:
         if waiting:
             log.info("destination closed (%s): gave %d messages back", what, len(waiting))
 
-    def give_back(self, message_id: str, nonce: str) -> None:
-        """Unsent and untouched, to its place."""
-        self.settler.put(Settlement(id=message_id, nonce=nonce, action="back"))
+    def give_back(self, message_id: str, nonce: str, rest_s: float = 0.0) -> None:
+        """Unsent and untouched, to its place. ``rest_s``: for so long its endpoint gets nothing."""
+        self.settler.put(Settlement(id=message_id, nonce=nonce, action="back", delay_s=rest_s))
 
     def _on_settled(self, settlements: Sequence[Settlement]) -> None:
         for settlement in settlements:

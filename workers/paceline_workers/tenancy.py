@@ -67,6 +67,7 @@ class Tenancy:
         self._overdue_s = LEAST_OVERDUE_S
         self._learned_s = -_LEARN_EVERY_S
         self._told: set[str] = set()
+        self._asked = 0
         #: Whether a named tenant is in sight.
         self.shared = False
 
@@ -90,6 +91,11 @@ class Tenancy:
         if it is None or limit <= 0:
             return True
         return it.out < self._most(it, tenant, limit)
+
+    def changes(self) -> int:
+        """Another number at each call: what a tenant may have follows the clock. There are few."""
+        self._asked += 1
+        return self._asked
 
     def _most(self, it: _Tenant, tenant: str, limit: int) -> int:
         others = len(self._tenants) - 1

@@ -30,6 +30,10 @@ class Watch(Protocol):
     def may(self, tenant: str, /) -> bool:
         """Whether it may have one more out."""
 
+    def changes(self) -> int:
+        """A number that stays while nobody that might not go may go now: what was set aside is not
+        looked through again meanwhile."""
+
     def is_late(self, tenant: str, /) -> bool:
         """Whether what it has waiting may go back to the outbox, where it stands in others' way."""
 

@@ -4,7 +4,8 @@
 --
 -- KEYS  {destination}
 -- ARGV  now_us or '', op, who, and then
---   op  put      name, JSON, name, JSON, ...: registered, or registered anew
+--   op  put      name, JSON, name, JSON, ...: registered, or registered anew, and then tried at once; one
+--                that is disabled stays so
 --       remove   force (0|1), name, ...: not where messages of it wait, unless forced; those that do
 --                stay until they are too old, or it is registered again
 --       enable   '', name, ...: its trouble is forgotten, and what waits is sent
@@ -66,8 +67,14 @@ if op == 'put' then
     local old = redis.call('HGET', K('ep'), name)
     words[#words + 1] = not old and 'new' or old == json and 'same' or 'changed'
     redis.call('HSET', K('ep'), name, json)
-    -- Counted by its order, which may be another one now.
-    if old ~= json then redis.call('HDEL', K('eo'), name .. '/') end
+    if old ~= json then
+      -- Counted by its order, which may be another one now; and its trouble may have been the old address.
+      redis.call('HDEL', K('eo'), name .. '/')
+      if not lanes.trouble_of(name) then
+        redis.call('HDEL', K('es'), name)
+        redis.call('ZREM', K('eb'), name)
+      end
+    end
     lanes.left[name] = true
   end
 elseif DO[op] then
