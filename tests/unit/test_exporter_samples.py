@@ -142,6 +142,16 @@ def test_what_happened() -> None:
     assert get("paceline_law_difference") == 6
 
 
+def test_endpoints() -> None:
+    assert of(census())("paceline_endpoints_disabled_total") is None
+    sizes = {"endpoints": 50, "endpoints_failing": 3, "endpoints_disabled": 1}
+    sizes = {**census().sizes, **sizes}
+    get = of(census(sizes=sizes, counters={"endpoints_disabled": 7}))
+    states = ("registered", "failing", "disabled")
+    assert [get("paceline_endpoints", state=state) for state in states] == [50, 3, 1]
+    assert get("paceline_endpoints_disabled_total") == 7
+
+
 def test_histograms_are_cumulative_and_have_every_bucket() -> None:
     found = {"api:25000": 3.0, "api:1000000": 2.0, "api:inf": 1.0, "api:sum": 2_500_000.0}
     get = of(census(histogram=found))
