@@ -4,17 +4,20 @@ from __future__ import annotations
 
 import difflib
 from collections import Counter
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, Final
 
 from paceline.census import Census
-from paceline.cli.words import count_of, in_words, local_time
+from paceline.cli.words import count_of, excerpt, in_words, local_time
 from paceline.endpoints import EndpointSeen, State, lane_of
 from paceline.errors import PacelineError
 from paceline.settings import without_query_values
 
 #: In the order in which an operator wants to see them.
 STATES: Final[tuple[State, ...]] = ("disabled", "waiting", "failing", "well")
+
+#: Columns of the table that are set to the right.
+_NUMBERS: Final = range(2, 6)
 
 
 def unknown_endpoint(destination: str, name: str, known: Iterable[str]) -> PacelineError:
@@ -74,6 +77,32 @@ def left_text(until: float | None, now: float) -> str:
     return "" if until is None else in_words(max(0.0, until - now))
 
 
+def seen_table(shown: Sequence[EndpointSeen], now: float) -> str:
+    """A line each, below a line of headings. Columns by hand: thousands take no time so."""
+    rows = [("name", "state", "failures", "for", "waiting", "leased", "why", "url")]
+    rows += [
+        (
+            seen.name,
+            seen.state,
+            f"{seen.failures:,}" if seen.failures else "-",
+            left_text(seen.until, now) or "-",
+            f"{seen.waiting:,}",
+            f"{seen.leased:,}",
+            excerpt(seen.why, 60) or "-",
+            excerpt(without_query_values(seen.endpoint.url), 300),
+        )
+        for seen in shown
+    ]
+    widths = [max(map(len, column)) for column in zip(*rows, strict=True)]
+    return "\n".join(
+        "  ".join(
+            cell.rjust(width) if place in _NUMBERS else cell.ljust(width)
+            for place, (cell, width) in enumerate(zip(row, widths, strict=True))
+        ).rstrip()
+        for row in rows
+    )
+
+
 def seen_text(seen: EndpointSeen, destination: str, now: float) -> str:
     """One endpoint in full; ``now`` in unix seconds."""
     it = seen.endpoint
@@ -82,7 +111,7 @@ def seen_text(seen: EndpointSeen, destination: str, now: float) -> str:
         f"  url         {without_query_values(it.url)}",
     ]
     if seen.why:
-        lines.append(f"  why         {seen.why}")
+        lines.append(f"  why         {excerpt(seen.why, 200)}")
     if seen.failures:
         lines.append(f"  failures    {seen.failures:,} in a row")
     if seen.since is not None:
@@ -120,20 +149,20 @@ def why_lane_waits(
             f"its endpoint {name} is registered no more; "
             f"paceline endpoints add {destination} {name} URL has it sent"
         )
-    now = census.now_us / 1e6
+    now, why = census.now_us / 1e6, excerpt(seen.why, 200)
     if seen.state == "disabled":
         return (
-            f"its endpoint {name} is disabled: {seen.why}; "
+            f"its endpoint {name} is disabled: {why}; "
             f"paceline endpoints enable {destination} {name} has it sent"
         )
     if seen.until is not None:
-        after = f", after {count_of(seen.failures, 'failure')}: {seen.why}" if seen.failures else ""
+        after = f", after {count_of(seen.failures, 'failure')}: {why}" if seen.failures else ""
         when = f"{local_time(seen.until)}, in {left_text(seen.until, now)}"
         return f"nothing is sent to {name} until {when}{after}"
     most = 1 if seen.state == "failing" else seen.endpoint.in_flight or _in_flight(census)
     if seen.leased >= most:
         under_way = f"{count_of(seen.leased, 'message')} of {name} under way or with workers"
-        fails = f", for it fails: {seen.why}" if seen.state == "failing" else ""
+        fails = f", for it fails: {why}" if seen.state == "failing" else ""
         return f"{under_way}, and no more than {most:,} may be{fails}"
     return None
 

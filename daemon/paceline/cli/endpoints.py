@@ -12,7 +12,6 @@ import redis
 from paceline.cli import EXIT_FAILED
 from paceline.cli.common import (
     Setup,
-    console,
     json_option,
     pick_stores,
     print_json,
@@ -25,19 +24,17 @@ from paceline.cli.endpoint_intake import add, import_
 from paceline.cli.endpoint_words import (
     by_trouble,
     count_states,
-    left_text,
     nearest,
+    seen_table,
     seen_text,
     seen_view,
     states_text,
     unknown_endpoint,
 )
-from paceline.cli.look import excerpt
-from paceline.cli.words import count_of
+from paceline.cli.words import count_of, excerpt
 from paceline.endpoint_keys import EndpointKeys
 from paceline.endpoint_registry import EndpointRegistry
-from paceline.endpoints import EndpointSeen, State
-from paceline.settings import without_query_values
+from paceline.endpoints import State
 
 _LISTED = 100
 
@@ -95,38 +92,11 @@ def list_(
         print_json({"destination": destination, "states": counts, "endpoints": views})
         return 0
     if shown:
-        _print_table(shown, pick_stores(client, (destination,))[0].redis_now_us() / 1e6)
+        now_us = pick_stores(client, (destination,))[0].redis_now_us()
+        click.echo(seen_table(shown, now_us / 1e6))
     rest = f"; {len(shown):,} shown" if len(shown) < len(found) else ""
     click.echo(f"{count_of(len(found), 'endpoint')} of {destination}: {states_text(counts)}{rest}")
     return 0
-
-
-def _print_table(shown: Sequence[EndpointSeen], now: float) -> None:
-    from rich.table import Table
-    from rich.text import Text
-
-    table = Table(box=None, pad_edge=False, header_style="bold")
-    for name in ("name", "state", "failures", "for", "waiting", "leased", "why", "url"):
-        number = name in ("failures", "for", "waiting", "leased")
-        table.add_column(
-            name,
-            justify="right" if number else "left",
-            overflow="fold",
-            no_wrap=number or name == "state",
-        )
-    for seen in shown:
-        table.add_row(
-            seen.name,
-            seen.state,
-            f"{seen.failures:,}" if seen.failures else "-",
-            left_text(seen.until, now) or "-",
-            f"{seen.waiting:,}",
-            f"{seen.leased:,}",
-            # Text: what others wrote may hold what rich would take for markup.
-            Text(excerpt(seen.why, 100)),
-            Text(excerpt(without_query_values(seen.endpoint.url), 300)),
-        )
-    console().print(table)
 
 
 @endpoints.command(epilog="\b\nExample:\n  paceline endpoints show hooks acme")

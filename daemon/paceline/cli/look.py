@@ -25,7 +25,7 @@ from paceline.cli.common import (
     redis_option,
 )
 from paceline.cli.endpoint_words import lane_text, why_lane_waits
-from paceline.cli.words import count_of, in_words, local_time
+from paceline.cli.words import count_of, excerpt, in_words, local_time
 from paceline.client import Outbox, Status
 from paceline.endpoint_registry import EndpointRegistry
 from paceline.endpoints import lane_of
@@ -327,12 +327,6 @@ def attempt_line(attempt: Mapping[str, Any]) -> str:
         others = int(attempt["members"]) - 1
         parts.append(f"in request {attempt.get('request')} with {others:,} others")
     return "  ".join(parts)
-
-
-def excerpt(text: str, most: int) -> str:
-    """One line of at most ``most`` characters; what a terminal would act on is shown as '?'."""
-    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
-    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 @click.command(
