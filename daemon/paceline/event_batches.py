@@ -97,15 +97,21 @@ def cut(
         if count == size:
             ends.append(event.seq)
             count, first = 0, None
-    if not events or ends[-1:] == [events[-1].seq]:
-        return Cut(tuple(ends))
+    if not events:
+        return Cut(())
+    last = events[-1].seq
     if first is None:
         # Nobody wants to hear of the rest: it goes with the last batch, or is passed over.
-        return Cut((*ends[:-1], events[-1].seq))
-    due_s = first.at + linger_s - now_s
-    if more:
-        return Cut(tuple(ends) if ends else (events[-1].seq,), 0.0)
-    return Cut((*ends, events[-1].seq)) if due_s <= 0 else Cut(tuple(ends), due_s)
+        ends[-1:] = [last]
+    elif not more:
+        due_s = first.at + linger_s - now_s
+        if due_s > 0:
+            return Cut(tuple(ends), due_s)
+        ends.append(last)
+    elif not ends:
+        # Not full, but as far as one turn looks.
+        ends.append(last)
+    return Cut(tuple(ends), 0.0 if more else None)
 
 
 @dataclass(frozen=True, slots=True)
