@@ -117,7 +117,7 @@ def cut(
 @dataclass(frozen=True, slots=True)
 class Batch:
     """The events after number ``after`` up to number ``upto``: those of the wanted kinds, the entry
-    that holds the last of all ("" where it is gone), and how many had been trimmed away."""
+    that holds the last of all that are left ("" for none), and how many had been trimmed away."""
 
     after: int
     upto: int
@@ -143,7 +143,7 @@ def batches_of(
             at += 1
         found = events[since:at]
         wanted = tuple(event for event in found if event.kind in kinds)
-        entry = found[-1].entry if found and found[-1].seq == upto else ""
+        entry = found[-1].entry if found else ""
         yield Batch(after, upto, wanted, entry, upto - after - len(found))
         after = upto
 

@@ -115,13 +115,18 @@ class EventForwarder:
 
     def _read_from(self, start: str, state: Forwarding, upto: int) -> tuple[list[Event], bool]:
         events: list[Event] = []
+        last = state.cursor
         place: str | None = start
         count = _FIRST_PAGE
         while place is not None:
             found, place = page(self._store.client, self._store.destination, place, count)
             # A number beyond what was told when we looked is for another turn, or somebody's joke.
-            events += [event for event in found if state.cursor < event.seq <= upto]
-            if found and found[-1].seq >= upto:
+            known = [event for event in found if event.seq <= state.total]
+            for event in known:
+                if last < event.seq <= upto:
+                    events.append(event)
+                    last = event.seq
+            if known and known[-1].seq >= upto:
                 place = None
             elif not state.ends and len(events) >= _MOST:
                 break

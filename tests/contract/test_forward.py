@@ -148,12 +148,19 @@ def test_one_turn_looks_at_no_more_than_it_may(two: Two, monkeypatch: pytest.Mon
     monkeypatch.setattr("paceline.event_forwarder._MOST", 20)
     two.post.put_many("x", 50)
     two.tell(30)
-    rare = two.forwarder(deliver_kinds=("sent",))
-    assert rare.run_once() == Forwarded(next_s=0.0)
-    assert two.behind() == 60
+    two.post.store.cancel(["x1"])
+    two.tell(29)
+    rare = two.forwarder(deliver_kinds=("cancelled",))
+    turns = [rare.run_once() for _ in range(4)]
+    assert turns == [Forwarded(next_s=0.0)] * 4
     assert two.forwarder().run_once() == Forwarded(18, 6, 0, 0.0)
-    two.finish()
-    assert two.told() == list(range(21, 81))
+    assert (two.behind(), two.told()) == (12, list(range(81, 99)))
+    two.tell(20)
+    # One that it wants is not waited with until there are three.
+    two.post.store.cancel(["x2"])
+    two.tell(29)
+    turns = [rare.run_once() for _ in range(2)]
+    assert turns == [Forwarded(next_s=0.0), Forwarded(1, 1, 0, 0.0)]
 
 
 def test_what_was_told_before_it_was_forwarded_goes_too_as_far_as_it_is_there(two: Two) -> None:
@@ -175,7 +182,8 @@ class Walker:
         self._go, self._here = threading.Semaphore(0), threading.Semaphore(0)
         self.over = self._dies = False
         client.before = self._stop
-        self._forwarder = two.forwarder(client)
+        # What is there goes at once: so the plans of two that saw unlike numbers are unlike.
+        self._forwarder = two.forwarder(client, deliver_linger_s=0.0)
         self._thread = threading.Thread(target=self._run, daemon=True)
         self._thread.start()
         assert self._here.acquire(timeout=5)
@@ -239,6 +247,25 @@ def test_one_that_dies_anywhere_is_followed_by_another_that_may_die_too(two: Two
             walker.die()
         two.finish()
     assert two.told() == list(range(1, 6 * 25 + 1))
+
+
+def test_one_that_comes_late_takes_nothing_back(two: Two) -> None:
+    two.tell(2)
+    late = Walker(two, two.stepping())
+    for _ in range(4):
+        late.step()
+    two.tell()
+    two.finish()
+    two.tell(2)
+    planner = Walker(two, two.stepping())
+    for _ in range(3):
+        planner.step()
+    planner.die()
+    late.step()
+    assert late.over
+    two.tell()
+    two.finish()
+    assert two.told() == [1, 2, 3, 4, 5, 6]
 
 
 def test_a_plan_is_left_to_who_made_it_for_a_while(two: Two) -> None:
@@ -335,6 +362,32 @@ def test_a_full_target_loses_nothing_and_is_told_of_once(
     two.finish()
     assert two.told() == list(range(1, 13))
     assert [record.event for record in caplog.records] == ["forward_refused", "forward_back"]  # type: ignore[attr-defined]
+
+
+def test_what_is_refused_between_two_that_are_taken_goes_later_as_it_was_planned(two: Two) -> None:
+    two.tell(3)
+    for n in range(3):
+        two.post.put(f"{n}" * 128)
+    two.tell(2)
+    two.configure(max_bytes=800)
+    two.post.now += 2 * SECOND
+    assert two.forwarder().run_once() == Forwarded(3, 1, 0, 1.0)
+    assert two.told() == [1, 2, 3, 7, 8]
+    two.configure()
+    two.tell()
+    two.finish()
+    assert two.told() == list(range(1, 10))
+
+
+def test_what_somebody_else_wrote_into_the_stream_is_passed_over(two: Two) -> None:
+    forged = {"kind": "sent", "ids": "x", "n": 1, "at": 1}
+    for seq in [50] * 25:
+        two.client.xadd("{d}:ev", {**forged, "seq": seq})
+    two.tell(2)
+    two.client.xadd("{d}:ev", {**forged, "seq": 1})
+    two.tell()
+    two.finish()
+    assert (two.told(), unforwarded(two)) == ([1, 2, 3], 0)
 
 
 def test_a_target_that_drains_or_is_not_there_yet_is_waited_for(two: Two) -> None:
