@@ -149,8 +149,11 @@ def batches_of(
 
 
 def message_of(batch: Batch, source: str, to: str, at_us: int) -> Message:
-    """The message to destination ``to``. Its id names ``source`` and the first number of the range:
-    enqueued again it is known there. ``at_us``: when the batch was planned."""
+    """The message to destination ``to``. ``at_us``: when the batch was planned.
+
+    Its id follows from the plan, so that enqueued again it is known there: ``source``, the first
+    number of the range, and the time, for a Redis that lost something gives numbers again.
+    """
     data: dict[str, Any] = {
         "destination": source,
         "events": [_told(event) for event in batch.events],
@@ -160,7 +163,7 @@ def message_of(batch: Batch, source: str, to: str, at_us: int) -> Message:
     when = datetime.fromtimestamp(at_us / 1e6, UTC).isoformat(timespec="milliseconds")
     payload = {"type": "paceline.events", "timestamp": when.replace("+00:00", "Z"), "data": data}
     return Message(
-        id=f"events-{source}-{batch.after + 1}",
+        id=f"events-{source}-{batch.after + 1}-{at_us // 1000}",
         destination=to,
         payload=msgspec.json.encode(payload),
     )

@@ -65,11 +65,9 @@ def _put_events(sheet: Sheet, census: Census) -> None:
 
 
 def _put_forwarding(sheet: Sheet, census: Census) -> None:
-    lag = census.forward_lag
-    if lag is not None:
-        lost = census.counters.get("events_unforwarded", 0)
-        sheet.put("paceline_events_forward_lag", lag, census.destination)
-        sheet.put("paceline_events_unforwarded_total", lost, census.destination)
+    name, lost = census.destination, census.counters.get("events_unforwarded", 0)
+    sheet.put("paceline_events_forward_lag", census.forward_lag or 0, name)
+    sheet.put("paceline_events_unforwarded_total", lost, name)
 
 
 def _put_histogram(sheet: Sheet, metric: str, census: Census, which: str) -> None:
