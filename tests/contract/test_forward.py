@@ -342,6 +342,19 @@ def test_events_turned_off_and_on_again_go_on_from_there(two: Two) -> None:
     assert two.told() == [1, 2, 3, 4, 5, 6]
 
 
+def test_numbers_that_a_redis_with_lost_data_gives_again_are_other_events(two: Two) -> None:
+    two.tell(3)
+    two.finish()
+    ours = [name for name in two.client.scan_iter("{d}:*") if name != b"{d}:cfg"]
+    two.client.delete(*ours)
+    two.tell(3)
+    two.finish()
+    assert [[event["id"] for event in data["events"]] for data in two.messages()] in (
+        [["m0", "m1", "m2"], ["m3", "m4", "m5"]],
+        [["m3", "m4", "m5"], ["m0", "m1", "m2"]],
+    )
+
+
 # -- the target refuses -----------------------------------------------------------------------
 
 
