@@ -37,6 +37,7 @@ from paceline.secrets_ import Secret
 __all__ = [
     "LEAST_LEASE_S",
     "Destination",
+    "Endpoints",
     "Events",
     "ExporterSettings",
     "ItemsRule",
@@ -194,6 +195,24 @@ class Events:
         return {**asdict(self), **lists}
 
 
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Many endpoints behind one destination, each registered under its name (`endpoints.py`).
+
+    in_flight        requests to one endpoint at the same time, over all workers
+    rate, burst      requests per second to one endpoint, 0 for no cap; and at once
+    disable_after_s  one that has only failed for so long is disabled
+    secrets_dir      a folder with a file for each endpoint, of its name: its keys, the newest
+                     first, a line each; None: keys are derived from the destination's `secrets`
+    """
+
+    in_flight: int = 4
+    rate: float = 0.0
+    burst: int = 1
+    disable_after_s: float = 5 * 86_400.0
+    secrets_dir: str | None = None
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Destination:
     """One provider account. Times in seconds, sizes in bytes, `rate` in requests per second."""
@@ -253,6 +272,7 @@ class Destination:
     # What is retried with an idempotency key is not sent twice.
     merge: Merge = field(default=Merge(on_ambiguous="retry"))
     events: Events = field(default=Events())
+    endpoints: Endpoints | None = None
 
     @property
     def effective_connections(self) -> int:
@@ -329,6 +349,7 @@ class Destination:
             "poll_status_after_s": self.poll_status_after_s,
             "merge": asdict(self.merge),
             "events": self.events.public(),
+            "endpoints": None if self.endpoints is None else _endpoints_public(self.endpoints),
         }
 
     def digest(self) -> str:
@@ -365,6 +386,11 @@ def _items_public(items: ItemsRule) -> dict[str, Any]:
         "code_pointer": items.code_pointer,
         "outcomes": dict(sorted(items.outcomes.items())),
     }
+
+
+def _endpoints_public(endpoints: Endpoints) -> dict[str, Any]:
+    # Where the keys are may differ between hosts.
+    return {**asdict(endpoints), "secrets_dir": endpoints.secrets_dir is not None}
 
 
 def _without_query_values(url: str) -> str:

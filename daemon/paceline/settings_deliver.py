@@ -46,6 +46,12 @@ def _unfit(
         yield ConfigProblem(
             key, f"{other.name} is of provider {other.provider}", "Name one of provider webhook"
         )
+    if other.endpoints is not None:
+        yield ConfigProblem(
+            key,
+            f"{other.name} has many endpoints, and events go to one URL",
+            "Name a destination with a url of its own",
+        )
     if other.events.deliver_to is not None:
         yield ConfigProblem(
             key,

@@ -53,6 +53,10 @@ def test_several_may_deliver_to_one_that_writes_events_itself() -> None:
         (A.replace('"hook"', '"hoo"') + HOOK, "there is no destination 'hoo' here. Did you mean"),
         (A.replace('"hook"', '"a"'), "names the destination itself"),
         (A.replace('"hook"', '"other"') + OTHER, "other is of provider http. Name one of provider"),
+        (
+            A + HOOK.replace('url = "https://app.example"', "") + "[destinations.hook.endpoints]\n",
+            "hook has many endpoints, and events go to one URL",
+        ),
         (A.replace('"all"', "[]") + HOOK, "no events are written"),
         (
             A + HOOK + '[destinations.hook.events]\nkinds = "all"\ndeliver_to = "third"\n'

@@ -112,12 +112,20 @@ def held_words(worker: WorkerSeen) -> str:
 
 
 def route_words(worker: WorkerSeen) -> list[str]:
-    """What a worker finds, a line each: URLs, where the destination has several, and tenants whose
-    requests hang."""
+    """What a worker finds, a line each: URLs, where the destination has several, tenants whose
+    requests hang, and one for all endpoints whose do."""
     lines = [
         f"tenant {tenant or '(none)'}: SLOW, its requests hang; it has a quarter of the connections"
         for tenant in worker.facts.get("slow_tenants") or ()
     ]
+    slow = worker.facts.get("slow_endpoints")
+    if slow:
+        named = ", ".join(slow["some"])
+        more = slow["count"] - len(slow["some"])
+        lines.append(
+            f"{count_of(slow['count'], 'endpoint')} SLOW, whose requests hang, with a quarter of "
+            f"the connections between them: {named}{f' and {more:,} more' if more > 0 else ''}"
+        )
     for route in worker.facts.get("routes") or ():
         latency_s = route.get("latency_s")
         parts = [
