@@ -2,8 +2,8 @@
 
 Any number of them may run, and any may be killed at any point: a batch is planned in Redis
 (``lua/forward.lua``) before it is enqueued, under an id that follows from its place, so that it is
-accepted once. The order is plan, enqueue, done; whoever finds a plan that nobody carries on with
-does so.
+accepted once. The order is plan, enqueue, done; a plan that nobody carries on with is carried out by
+whoever finds it.
 
 Nothing of what becomes of these messages is handed on in turn: the configuration has no way of
 saying so (``settings_deliver.py``).
@@ -129,7 +129,7 @@ class EventForwarder:
             if known and known[-1].seq >= upto:
                 place = None
             elif not state.ends and len(events) >= _MOST:
-                break
+                break  # but a plan is read to its end, by whatever measure it was made
             # An entry holds one event, or a thousand.
             count = max(_FIRST_PAGE, min(_LAST_PAGE, _MOST * count // max(1, len(found))))
         if state.ends:
