@@ -1,9 +1,8 @@
 """Hands a destination's events on to the app's own URL, as messages of another destination.
 
 Any number of them may run, and any may be killed at any point: a batch is planned in Redis
-(``lua/forward.lua``) before it is enqueued, under an id that follows from its place, so that it is
-accepted once. The order is plan, enqueue, done; a plan that nobody carries on with is carried out by
-whoever finds it.
+(``lua/forward.lua``) before it is enqueued, under an id that follows from the plan, so that it is
+accepted once. The order is plan, enqueue, done; a plan that nobody carries on with is anybody's.
 
 Nothing of what becomes of these messages is handed on in turn: the configuration has no way of
 saying so (``settings_deliver.py``).
