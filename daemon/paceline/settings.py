@@ -175,11 +175,25 @@ class Events:
     kinds      names of `paceline.events.KINDS`; none: events are off
     max_count  about how many are kept
     max_age_s  for how long they are kept, in seconds
+
+    deliver_to        the destination whose URL is told of them, None for none
+    deliver_kinds     of which kinds; none: of all that are written
+    deliver_batch     at most so many events in one message
+    deliver_linger_s  how long a message that is not full waits for more, in seconds
     """
 
     kinds: tuple[str, ...] = ()
     max_count: int = 100_000
     max_age_s: float = 24 * 3600.0
+    deliver_to: str | None = None
+    deliver_kinds: tuple[str, ...] = ()
+    deliver_batch: int = 100
+    deliver_linger_s: float = 1.0
+
+    def public(self) -> dict[str, Any]:
+        """As JSON has it."""
+        lists = {"kinds": list(self.kinds), "deliver_kinds": list(self.deliver_kinds)}
+        return {**asdict(self), **lists}
 
 
 @dataclass(frozen=True, slots=True)
@@ -335,7 +349,7 @@ class Destination:
             "business_errors": self.business_errors,
             "poll_status_after_s": self.poll_status_after_s,
             "merge": asdict(self.merge),
-            "events": {**asdict(self.events), "kinds": list(self.events.kinds)},
+            "events": self.events.public(),
             "endpoints": None if self.endpoints is None else _endpoints_public(self.endpoints),
         }
 

@@ -26,6 +26,7 @@ from paceline.settings import (
     Settings,
     Tenant,
 )
+from paceline.settings_deliver import deliver_problems
 from paceline.settings_endpoints import CONNECTIONS, endpoints_from
 from paceline.settings_events import events_from
 from paceline.settings_fallback import fallback_problems, fallback_warnings, with_providers
@@ -94,6 +95,7 @@ def settings_from(document: Mapping[str, Any], problems: _Problems) -> Settings 
             destinations[name] = destination
             warnings.extend(_warnings(destination))
     problems.extend(fallback_problems(destinations, list(tables)))
+    problems.extend(deliver_problems(destinations, list(tables)))
     if len(problems) > before:
         return None
     warnings.extend(fallback_warnings(destinations))

@@ -188,6 +188,15 @@ EVENTS: Mapping[str, Key] = {
     ),
     "max_count": Key(_Count, "A whole number from 1 up"),
     "max_age_s": Key(_Seconds, _SECONDS),
+    "deliver_to": Key(str, "The name of another destination of this file, of provider webhook"),
+    "deliver_kinds": Key(
+        Literal["all"] | Annotated[list[EventKind], Meta(min_length=1)],
+        '"all", or a list of those that are written',
+    ),
+    "deliver_batch": Key(
+        Annotated[int, Meta(ge=1, le=1000)], "Events in one message, from 1 to 1000"
+    ),
+    "deliver_linger_s": Key(_Seconds, "A number of seconds above 0, for example 1"),
 }
 
 RETRY: Mapping[str, Key] = {

@@ -44,6 +44,7 @@ def script_numbers(destination: Destination) -> dict[str, int | float | str]:
         # Of this provider's own payloads another one can make nothing.
         "fallback_neutral": int(destination.fallback_provider not in (None, destination.provider)),
         "events": _events(destination.events),
+        "deliver_to": destination.events.deliver_to or "",
         "endpoints": _endpoints(destination.endpoints),
         "tenants": json.dumps(
             {name: [t.weight, t.rate, t.burst] for name, t in destination.tenants.items()}

@@ -190,6 +190,7 @@ def test_a_key_without_a_written_default(row: Row) -> None:
             "redis": redis,
             "destinations.NAME.success": destination.success,
             "destinations.NAME.merge": destination.merge,
+            "destinations.NAME.events": destination.events,
             "destinations.NAME.rules.RULE": ReplyRule(status="403", outcome="retry"),
             "destinations.NAME.items": ItemsRule(pointer="", success="", equals=0),
         }

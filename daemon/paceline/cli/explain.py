@@ -155,6 +155,16 @@ def leans_to(census: Census) -> tuple[str, int] | None:
     return (to, lean_of(census.gate, to).share) if to else None
 
 
+def forwards_to(census: Census) -> dict[str, Any] | None:
+    """Where its events go, how many are not there yet, and how many were trimmed away before; None
+    where they go nowhere."""
+    lag = census.forward_lag
+    if lag is None:
+        return None
+    missed = census.counters.get("events_unforwarded", 0)
+    return {"to": census.config["deliver_to"], "lag": lag, "unforwarded": missed}
+
+
 def bucket_level(census: Census) -> float | None:
     """Permits in the bucket at the census's time; None before the first draw."""
     if "level" not in census.gate or "at" not in census.gate:
@@ -366,6 +376,7 @@ def status_view(census: Census, rates: Rates | None = None) -> dict[str, Any]:
         "draining": census.gate.get("draining"),
         "fallback": {"to": leans[0], "share": leans[1]} if (leans := leans_to(census)) else None,
         "endpoints": endpoints_view(census),
+        "events_forward": forwards_to(census),
         "why": {"code": why.code, "text": why.text},
         "backlog_s": backlog_s(census),
         "eta_s": eta_s(census),

@@ -64,6 +64,11 @@ _LIST: Final = (
     # endpoints
     _of_destination("gauge", "endpoints", "Endpoints of a destination that has many.", "state"),
     _of_destination("counter", "endpoints_disabled_total", "Endpoints that were disabled."),
+    # events on their way to the app's own URL
+    _of_destination("gauge", "events_forward_lag", "Events not yet handed on to the app's URL."),
+    _of_destination(
+        "counter", "events_unforwarded_total", "Events trimmed away before they were handed on."
+    ),
     # the rate
     _of_destination("counter", "permits_total", "Permits drawn."),
     _of_destination("gauge", "permits", "Permits in the bucket; below 0: drawn ahead."),

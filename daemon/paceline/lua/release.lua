@@ -28,10 +28,11 @@ if redis.call('ZSCORE', K('inv'), invitation) then return {0, 'repeated', 0} end
 lanes_as(redis.call('HGET', K('cfg'), 'endpoints'))
 -- The ring of what may be taken now.
 local ring_of = lanes and 'el:' or 't:'
-local out = {high = 0, any = 0}
+local out, standing = {high = 0, any = 0}, {high = 0, any = 0}
 for _, what in ipairs(redis.call('HVALS', K('invn'))) do
   local its_lane, n = what:match('^(%a+):(%d+)$')
   out[its_lane] = out[its_lane] + tonumber(n)
+  standing[its_lane] = standing[its_lane] + 1
 end
 
 --@tenants
@@ -103,6 +104,9 @@ local n = math.min(want, largest, share)
 if redis.call('ZCARD', K(ring_of .. 1)) > 1 or redis.call('ZCARD', K(ring_of .. 2)) > 1 then
   n = math.min(n, math.max(1, math.ceil(rate / 10 / math.max(1, working))) * merge)
 end
+-- What comes in one by one goes into the next invitation while a few stand unanswered: each costs a worker
+-- more than its message, and where they come faster than workers answer, they run out before they are.
+if n == want and standing[lane] >= 2 * workers then return {0, 'covered', 0} end
 if g[5] then n = 1 end
 local ahead = math.max(2 * workers * largest, math.floor(rate) * merge) - out.high
 -- High does not wait behind what is out for the others.
