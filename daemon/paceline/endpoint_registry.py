@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from paceline import keys, scripts
-from paceline.endpoints import Endpoint, EndpointSeen, decode_endpoint
+from paceline.endpoints import Endpoint, EndpointSeen, Turn, decode_endpoint
 from paceline.outbox import OutboxStore
 
 __all__ = ["EndpointRegistry"]
@@ -85,6 +85,15 @@ class EndpointRegistry:
         for at in range(0, len(names), _PIECE):
             found += self._look(names[at : at + _PIECE])
         return found
+
+    def turn(self, lane: str, endpoint: Endpoint) -> Turn | None:
+        """How the lane's order stands; None of one without."""
+        if "/" not in lane and not endpoint.ordered:
+            return None
+        order = lane if "/" in lane else f"{lane}/"
+        held: Any = self._client.hget(self._key("eo"), order)
+        till: Any = self._client.zscore(self._key("eb"), order)
+        return Turn(under_way=bool(held), until=float(till) / 1e6 if till else None)
 
     def all(self) -> Iterator[EndpointSeen]:
         """Every endpoint, by name; one that is registered meanwhile may be missed."""

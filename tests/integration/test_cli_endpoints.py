@@ -308,7 +308,14 @@ def test_status_and_show_tell_why_it_waits(
     assert why("barred").startswith("nothing is sent to bolt until ")
     assert why("barred").endswith(", after 3 failures: timeout")
     assert "go before it; what binds: the rate" in why("fine")
+    put(store, "k-first", "k-second", endpoint="cord", key="k1")
     take(store, 100)
+    assert why("k-second") == (
+        "another of endpoint cord, key k1 is under way, and they go one after the other"
+    )
+    store.client.hdel("{hooks}:eo", "cord/k1")
+    store.client.zadd("{hooks}:eb", {"cord/k1": (now + 600) * 1e6})
+    assert why("k-second").startswith("the first of endpoint cord, key k1 is tried again ")
     assert why("many4") == (
         "4 messages of dent under way or with workers, and no more than 4 may be"
     )

@@ -9,7 +9,7 @@ from typing import Any, Final
 
 from paceline.census import Census
 from paceline.cli.words import count_of, excerpt, in_words, local_time
-from paceline.endpoints import EndpointSeen, State, lane_of
+from paceline.endpoints import EndpointSeen, State, Turn, lane_of
 from paceline.errors import PacelineError
 from paceline.settings import without_query_values
 
@@ -139,10 +139,10 @@ def lane_text(lane: str) -> str:
 
 
 def why_lane_waits(
-    destination: str, lane: str, seen: EndpointSeen | None, census: Census
+    destination: str, lane: str, seen: EndpointSeen | None, turn: Turn | None, census: Census
 ) -> str | None:
-    """Why a message of an endpoint is not sent now, where that is the endpoint's doing; ``seen`` is
-    None where it is not registered."""
+    """Why a message of an endpoint is not sent now, where that is the endpoint's doing, or that of
+    its order; ``seen`` is None where it is not registered, ``turn`` where it is in no order."""
     name, _ = lane_of(lane)
     if seen is None:
         return (
@@ -159,6 +159,11 @@ def why_lane_waits(
         after = f", after {count_of(seen.failures, 'failure')}: {why}" if seen.failures else ""
         when = f"{local_time(seen.until)}, in {left_text(seen.until, now)}"
         return f"nothing is sent to {name} until {when}{after}"
+    if turn is not None and turn.under_way:
+        return f"another of {lane_text(lane)} is under way, and they go one after the other"
+    if turn is not None and turn.until is not None and turn.until > now:
+        when = f"{local_time(turn.until)}, in {left_text(turn.until, now)}"
+        return f"the first of {lane_text(lane)} is tried again {when}, and they go in order"
     most = 1 if seen.state == "failing" else seen.endpoint.in_flight or _in_flight(census)
     if seen.leased >= most:
         under_way = f"{count_of(seen.leased, 'message')} of {name} under way or with workers"

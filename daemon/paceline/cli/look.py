@@ -235,8 +235,10 @@ def _why_lane(store: OutboxStore, found: Status, census: Census) -> str | None:
     if found.state not in ("ready", "scheduled"):
         return None
     lane = found.tenant or ""
-    [seen] = EndpointRegistry(store).look([lane_of(lane)[0]])
-    return why_lane_waits(store.destination, lane, seen, census)
+    registry = EndpointRegistry(store)
+    [seen] = registry.look([lane_of(lane)[0]])
+    turn = registry.turn(lane, seen.endpoint) if seen else None
+    return why_lane_waits(store.destination, lane, seen, turn, census)
 
 
 def _why_message(found: Status, census: Census, why_lane: str | None) -> str:
