@@ -95,10 +95,13 @@ class Stack:
             self.worker_processes = [self.start_worker() for _ in range(self.workers)]
         self.wait_live(min(self.workers, self.connections))
 
+    def _redis_toml(self) -> str:
+        return f'url = "{self.server.url.replace(LOOPBACK, self.host)}"'
+
     def _toml(self) -> str:
         return f"""
 [redis]
-url = "{self.server.url.replace(LOOPBACK, self.host)}"
+{self._redis_toml()}
 [exporter]
 listen = "{self.exporter}"
 [destinations.{DESTINATION}]
