@@ -32,10 +32,13 @@ SEED ?= 1
 KILLS ?= 50
 MINUTES ?=
 REPORT ?=
-CHAOS = $(if $(MINUTES),--minutes $(MINUTES)) $(if $(REPORT),--report $(REPORT)) $(ARGS)
+LONG = $(if $(MINUTES),--minutes $(MINUTES)) $(if $(REPORT),--report $(REPORT)) $(ARGS)
 
 chaos: $(STAMP) ## kills and freezes at random, and the ledger (SEED=1 KILLS=50 MINUTES= REPORT=)
-	PYTHONPATH=tests $(BIN)/python -m rampage run --seed $(SEED) --kills $(KILLS) $(CHAOS)
+	PYTHONPATH=tests $(BIN)/python -m rampage run --seed $(SEED) --kills $(KILLS) $(LONG)
+
+soak: $(STAMP) ## an hour at 100/s with faults and a kill each minute: nothing grows (MINUTES=60 REPORT=)
+	PYTHONPATH=tests $(BIN)/python -m soak --seed $(SEED) $(LONG)
 
 test: lint types arrows unit ## all checks and tests
 

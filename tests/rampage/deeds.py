@@ -29,6 +29,8 @@ from support.wait import until
 #: After this the run itself is given up.
 GIVE_UP_S = 45.0
 _POLL_S = 0.02
+#: More than arrive while a run recovers.
+_LATELY = 5000
 
 
 @dataclass
@@ -87,7 +89,7 @@ class Deeds:
             scene.replace(deed.whom, pid)
         self._await_recovery(done, at_ns, pid, workers)
         if done.kill and deed.whom != "worker":
-            done.in_flight = open_at(scene.recent_arrivals(), at_ns)
+            done.in_flight = open_at(scene.arrivals_ended()[-_LATELY:], at_ns)
         return done
 
     def _stop_before_kill(self, deed: Deed, pid: int) -> tuple[list[str], int, int]:
@@ -116,12 +118,13 @@ class Deeds:
     def _await_recovery(self, done: Done, at_ns: int, pid: int, workers: list[str]) -> None:
         probe = f"{self._prefix}-probe-{self._probes}"
         self._probes += 1
-        hand_over(self._scene.outbox, message(probe, "high"), self._ledger, GIVE_UP_S)
+        before = len(self._scene.arrivals_ended())
+        hand_over(self._scene.outbox, [message(probe, "high")], self._ledger, GIVE_UP_S)
         parts = done.parts
 
         def recovered() -> bool:
             if "sends" not in parts:
-                times = [a.mono_ns for a in self._scene.recent_arrivals() if a.id == probe]
+                times = [a.mono_ns for a in self._scene.arrivals_ended()[before:] if a.id == probe]
                 if times:
                     parts["sends"] = (min(times) - at_ns) / 1e9
             if "freed" not in parts and self._scene.is_free(workers):

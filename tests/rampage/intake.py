@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import threading
 import time
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Literal
 
@@ -17,6 +18,7 @@ from paceline.rehearsal.ledger import Entry
 from support.stack import DESTINATION
 
 _GIVE_UP_S = 60.0
+_AGAIN_S = 0.05
 
 
 class Ledger:
@@ -46,44 +48,52 @@ class Ledger:
         self._file.close()
 
 
-def hand_over(outbox: Outbox, message: Message, ledger: Ledger, give_up_s: float) -> int:
-    """Repeats it until it is acknowledged; returns how often it was not. Raises the error of a
-    refusal, and of an outage that does not end."""
+def hand_over(outbox: Outbox, messages: Sequence[Message], ledger: Ledger, give_up_s: float) -> int:
+    """Repeats them until all are acknowledged; returns how often they were not. Raises the error
+    of a refusal, and of an outage that does not end."""
     failures = 0
     end = time.monotonic() + give_up_s
     while True:
         try:
-            [answer] = outbox.send_many([message])
+            answers = outbox.send_many(messages)
         except PacelineError:
             if time.monotonic() > end:
                 raise
             failures += 1
+            time.sleep(_AGAIN_S)
             continue
-        if isinstance(answer, PacelineError):
-            raise answer
-        ledger.note(message)
+        for one, answer in zip(messages, answers, strict=True):
+            if isinstance(answer, PacelineError):
+                raise answer
+            ledger.note(one)
         return failures
+    return failures
 
 
 class Producer(threading.Thread):
-    """Sends at a steady rate until ``halt``. After an outage it does not catch up."""
+    """Sends ``per_s``, ``together`` at a time, until ``halt``. After an outage it does not catch
+    up."""
 
-    def __init__(self, url: str, ledger: Ledger, per_s: float, prefix: str) -> None:
+    def __init__(
+        self, url: str, ledger: Ledger, per_s: float, prefix: str, together: int = 1
+    ) -> None:
         super().__init__(name="producer", daemon=True)
         self._url, self._ledger, self._prefix = url, ledger, prefix
-        self._pause_s = 1 / per_s
+        self._together, self._pause_s = together, together / per_s
         self._over = threading.Event()
         self.outages = 0
         self.failure: BaseException | None = None
 
     def run(self) -> None:
         number = 0
+        next_s = time.monotonic()
         try:
             with Outbox.from_url(self._url, timeout_s=2.0) as outbox:
-                while not self._over.wait(self._pause_s):
-                    one = message(f"{self._prefix}-{number}")
-                    self.outages += hand_over(outbox, one, self._ledger, _GIVE_UP_S)
-                    number += 1
+                while not self._over.wait(max(0.0, next_s - time.monotonic())):
+                    next_s = max(next_s + self._pause_s, time.monotonic() - 1.0)
+                    many = [message(f"{self._prefix}-{number + n}") for n in range(self._together)]
+                    self.outages += hand_over(outbox, many, self._ledger, _GIVE_UP_S)
+                    number += self._together
         except BaseException as error:  # noqa: BLE001  raised where somebody waits for it
             self.failure = error
 

@@ -3,14 +3,14 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import Any
 
 from paceline.audit import DeepAudit
 from paceline.rehearsal import ledger as ledgers
 from paceline.rehearsal.evidence import collect_facts
-from paceline.rehearsal.reconcile import Findings, reconcile
+from paceline.rehearsal.reconcile import Fact, Findings, reconcile
 from rampage.deeds import Done
 from rampage.scene import Scene
 
@@ -23,11 +23,15 @@ RECOVERY_S = 10.0
 _SHOWN = 5
 
 
-def judge(scene: Scene, ledger: Path, done: Sequence[Done]) -> dict[str, Any]:
-    """Figures of one scene, JSON-able; ``wrong`` lists in words what must not be."""
+def judge(
+    scene: Scene, ledger: Path, done: Sequence[Done], facts: Mapping[str, Fact] | None = None
+) -> dict[str, Any]:
+    """Figures of one scene, JSON-able; ``wrong`` lists in words what must not be. ``facts`` where
+    the outbox's records have been read on the way, and may be gone."""
     entries, refusals = ledgers.read(ledger)
-    facts = collect_facts(scene.store, [entry.id for entry in entries])
-    arrivals = scene.all_arrivals()
+    if facts is None:
+        facts = collect_facts(scene.store, [entry.id for entry in entries])
+    arrivals = scene.arrivals_ended()
     findings = reconcile(entries, refusals, arrivals, facts)
     census = scene.store.census()
     deep = DeepAudit(scene.store).run()

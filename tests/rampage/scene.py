@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
 
@@ -56,12 +57,18 @@ class Scene(Stack):
     faults: str = FAULTS
     more: str = MORE
     daemons: int = 2
+    spare_exporter: bool = False
 
     def _start(self) -> None:
         self._ports: dict[int, int] = {}
-        self._sink_seen = 0
+        self._open_record()
         super()._start()
-        self.exporters = [self._start_exporter()]
+        self.exporters = [self._start_exporter() for _ in range(1 + self.spare_exporter)]
+
+    def _open_record(self) -> None:
+        self.record = self.record_path = self.folder / "arrivals.jsonl"
+        self._arrivals: list[Arrival] = []
+        self._read_bytes = 0
 
     @property
     def outbox_url(self) -> str:
@@ -145,21 +152,15 @@ class Scene(Stack):
         except redis.exceptions.RedisError:
             return False
 
-    def recent_arrivals(self) -> list[Arrival]:
-        """The last few hundred, and all since the last call."""
-        return self._arrivals(max(0, self._sink_seen - 300))
-
-    def all_arrivals(self) -> list[Arrival]:
-        """All there were."""
-        return self._arrivals(0)
-
-    def _arrivals(self, since: int) -> list[Arrival]:
-        link = http.client.HTTPConnection(self.sink_address, timeout=60)
-        link.request("GET", f"/_sink/arrivals?since={since}")
-        found = msgspec.json.Decoder(Arrival).decode_lines(link.getresponse().read())
-        link.close()
-        self._sink_seen = max([self._sink_seen, *(a.seq for a in found)])
-        return found
+    def arrivals_ended(self) -> Sequence[Arrival]:
+        """Those that have ended by now, in the order of their end; the list only grows."""
+        with self.record_path.open("rb") as file:
+            file.seek(self._read_bytes)
+            fresh = file.read()
+        whole = fresh.rfind(b"\n") + 1
+        self._read_bytes += whole
+        self._arrivals += msgspec.json.Decoder(Arrival).decode_lines(fresh[:whole])
+        return self._arrivals
 
 
 def free_port() -> int:

@@ -26,7 +26,7 @@ class Together(Scene):
     way: ClassVar[Way] = "up"
 
     def _start(self) -> None:
-        self._sink_seen = 0
+        self._open_record()
         self.port = free_port()
         self.sink = self._start_sink()
         self.config = self.folder / "paceline.toml"
@@ -34,7 +34,7 @@ class Together(Scene):
         self.config.write_text(self._toml(), encoding="utf-8")
         self.worker_processes, self.daemon_processes = [], []
         self.up_process = self._run_up()
-        self.url = until(lambda: attached_url(self.data), 20, "the embedded server runs")
+        self.url = until(lambda: attached_url(self.data) or "", 20, "the embedded server runs")
         self.client = connect(self.url)
         self.store = OutboxStore(self.client, "web")
         self.outbox = Outbox.from_url(self.url)
