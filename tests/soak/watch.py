@@ -16,9 +16,11 @@ from paceline.rehearsal.ledger import Entry
 from paceline.rehearsal.reconcile import Fact
 from rampage.scene import Scene
 from support.proc import usage
+from support.wait import until
 
 EVERY_S = 10.0
 _AT_ONCE = 500
+_LAST_S = 60.0
 MB = 1e6
 
 Series = dict[tuple[str, int], list[tuple[float, Any]]]
@@ -49,12 +51,16 @@ class Watch(threading.Thread):
             self.failure = error
 
     def halt(self) -> None:
-        """Ends it, with a last look. Raises what went wrong in it."""
+        """Ends it when all has been seen to end. Raises what went wrong in it."""
         self._over.set()
-        self.join(30)
+        self.join()
         if self.failure is not None:
             raise self.failure
+        until(self._all_ended, _LAST_S, "what became of each message is read", 0.5)
+
+    def _all_ended(self) -> bool:
         self.look()
+        return not self._pending
 
     def look(self) -> None:
         """Once. What Redis is asked is left out while it is away."""
