@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # One more than processors: the tests wait as much as they work.
 PYTEST_WORKERS ?= 3
 
-.PHONY: help run bench shows chaos soak test lint types arrows unit lock clean
+.PHONY: help run bench shows chaos soak long test lint types arrows unit lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -39,6 +39,10 @@ chaos: $(STAMP) ## kills and freezes at random, and the ledger (SEED=1 KILLS=50 
 
 soak: $(STAMP) ## an hour at 100/s with faults and a kill each minute: nothing grows (MINUTES=60 REPORT=)
 	PYTHONPATH=tests $(BIN)/python -m soak --seed $(SEED) $(LONG)
+
+# One after the other: they cut links, step clocks and time recoveries.
+long: $(STAMP) ## pytest, the tests that are too long for `make test`
+	$(BIN)/python -m pytest -m long $(ARGS)
 
 test: lint types arrows unit ## all checks and tests
 

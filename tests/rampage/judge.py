@@ -24,10 +24,16 @@ _SHOWN = 5
 
 
 def judge(
-    scene: Scene, ledger: Path, done: Sequence[Done], facts: Mapping[str, Fact] | None = None
+    scene: Scene,
+    ledger: Path,
+    done: Sequence[Done],
+    facts: Mapping[str, Fact] | None = None,
+    *,
+    of_all_causes: bool = True,
 ) -> dict[str, Any]:
     """Figures of one scene, JSON-able; ``wrong`` lists in words what must not be. ``facts`` where
-    the outbox's records have been read on the way, and may be gone."""
+    the outbox's records have been read on the way, and may be gone. Bounded by the kills are
+    duplicates of all causes, or those alone that a kill explains."""
     entries, refusals = ledgers.read(ledger)
     if facts is None:
         facts = collect_facts(scene.store, [entry.id for entry in entries])
@@ -40,8 +46,9 @@ def judge(
     # What a worker may leave behind at most: of a Redis or daemon killed, nothing is left behind.
     most = len(kills) * (scene.connections // scene.workers)
     wrong = [_words(findings, name, facts) for name in NONE_OF if getattr(findings, name)]
-    if extra > most:
-        wrong.append(f"{extra} duplicates: more than {most}, kills x connections of a worker")
+    bounded = extra if of_all_causes else findings.duplicate_causes["lease-expired"]
+    if bounded > most:
+        wrong.append(f"{bounded} duplicates: more than {most}, kills x connections of a worker")
     if not census.sound:
         wrong.append(f"the conservation law: {dict(census.law)}")
     if not deep.sound:
