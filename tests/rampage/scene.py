@@ -28,9 +28,11 @@ FAULTS = (
     "close:0.5%,garbage=truncated:0.05%,garbage=html:0.05%,huge=1MB:0.1%,typed:0.1%,"
     "liar=500:0.05%"
 )
+#: The pace is fixed: a 429 that is drawn is no limit that a slower pace would keep to.
 #: A message that returns to the head of the queue may be hit by one kill after another, and each is
 #: charged; here the kills are ours, not its own.
 MORE = f"""
+pace = "fixed"
 lease_s = {LEASE_S}
 connect_timeout_s = 1
 read_timeout_s = 2

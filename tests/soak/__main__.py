@@ -24,8 +24,7 @@ from support.wait import until
 
 PER_S, TOGETHER = 100.0, 5
 EVERY_S = 60.0
-#: The faults are drawn, not a limit that a slower pace would keep to.
-_STEADY = 'record_ttl_s = 600\npace = "fixed"'
+_RECORD_TTL_S = 600
 #: Redis is killed rarely, so that its memory is seen over a long life as well.
 _REDIS_EVERY, _REDIS_FIRST = 20, 4
 _WARM_UP_S, _WARM_UP_SHARE = 660.0, 0.3
@@ -65,7 +64,7 @@ def run(seed: int, seconds: float) -> dict[str, Any]:
     """All of it; ``seconds`` are those of the load."""
     began_s = time.monotonic()
     done: list[Done] = []
-    more = f"{_STEADY}{MORE}"
+    more = f"record_ttl_s = {_RECORD_TTL_S}{MORE}"
     with tempfile.TemporaryDirectory() as folder, Scene(
         Path(folder), seed=seed, workers=3, daemons=2, rate=150.0, connections=9,
         latency="20-60ms", faults=_FAULTS, more=more, spare_exporter=True,
