@@ -5,6 +5,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import signal
 import sys
 import tempfile
 import time
@@ -39,6 +40,8 @@ def main() -> int:
     total = what.add_parser("total", help="sums reports")
     total.add_argument("files", type=Path, nargs="+")
     given = parser.parse_args()
+    # So that what was started is stopped.
+    signal.signal(signal.SIGTERM, lambda *_: sys.exit(143))
     if given.what == "total":
         found = reports.total(json.loads(path.read_text()) for path in given.files)
         print(json.dumps(found, indent=1))
