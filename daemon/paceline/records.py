@@ -69,6 +69,14 @@ class Ended:
 
 def decode(value: bytes) -> Live | Ended:
     """Decodes a message's string or its record. Raises ValueError when it is neither."""
+    try:
+        return _decode(value)
+    except OverflowError as error:
+        # An infinity where a time or a place is due: no script has written that.
+        raise ValueError("neither a message nor a record") from error
+
+
+def _decode(value: bytes) -> Live | Ended:
     if value[:1] == b"p" and len(value) >= _RECORD.size and value[1:2] in ENDS:
         _, state, nonce, at, sha = _RECORD.unpack_from(value)
         return Ended(
