@@ -48,6 +48,9 @@ __all__ = [
 ]
 
 
+_MOST_SHOWN = 500
+
+
 class PacelineError(Exception):
     """Base of all errors raised on purpose. `what` names the trouble, `mend` the way out of it."""
 
@@ -75,6 +78,13 @@ def _restore(cls: type[PacelineError], args: tuple[Any, ...], state: dict[str, A
     return error
 
 
+def _shown(text: str) -> str:
+    """On one line, and not too long: names of fields, and words about them, may be anybody's."""
+    if len(text) > _MOST_SHOWN:
+        text = text[: _MOST_SHOWN - 1] + "…"
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
 @dataclass(frozen=True, slots=True)
 class ConfigProblem:
     """One thing wrong in the configuration: the dotted key, what is wrong, how to mend it."""
@@ -84,7 +94,8 @@ class ConfigProblem:
     mend: str = ""
 
     def __str__(self) -> str:
-        line = f"{self.key}: {self.problem}" if self.key else self.problem
+        key, problem = _shown(self.key), _shown(self.problem)
+        line = f"{key}: {problem}" if key else problem
         return f"{line}. {self.mend}" if self.mend else line
 
 
@@ -134,8 +145,12 @@ class InvalidMessage(PacelineError):
     def __init__(
         self, field: str, problem: str, mend: str = "", *, line: int | None = None
     ) -> None:
-        where = field if line is None else f"line {line}: {field}"
-        super().__init__(f"{where}: {problem}" if field else f"{where}{problem}", mend)
+        shown = _shown(field)
+        where = shown if line is None else f"line {line}: {shown}"
+        problem_shown = _shown(problem)
+        super().__init__(
+            f"{where}: {problem_shown}" if field else f"{where}{problem_shown}", _shown(mend)
+        )
         self.field = field
         self.problem = problem
         self.line = line

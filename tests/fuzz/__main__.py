@@ -33,10 +33,9 @@ def main() -> int:
     for name in names:
         command = [sys.executable, "-m", "fuzz", name, "--here", "--seconds", str(each)]
         done = subprocess.run(command, stderr=subprocess.PIPE, text=True, check=False)
-        last = [line for line in done.stderr.splitlines() if line.startswith(("Done", "#"))][-1:]
-        print(
-            f"{name:10} {'ok' if done.returncode == 0 else 'FOUND'}  {' '.join(last)}", flush=True
-        )
+        told = [line for line in done.stderr.splitlines() if line.startswith(("Done", "#"))]
+        word = "ok" if done.returncode == 0 else "FOUND"
+        print(f"{name:10} {word:5} {' '.join(told[-1:])}", flush=True)
         if done.returncode:
             failed.append(name)
             print(done.stderr[-6000:], flush=True)

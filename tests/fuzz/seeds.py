@@ -20,6 +20,10 @@ LINES: Sequence[bytes] = (
     b'{"payload": 5, "endpoint": "e", "key": "k", "campaign": "c", "delay_s": 5, "ttl_s": 9.5}',
     b'{"payload": {}, "not_before": "2026-11-30T08:00:00Z", "expires": 1800000000}',
     b'{"payload": "\\ud83d\\ude00", "id": "\\u0000"}',
+    # A key that forges a line of whoever prints the error.
+    b'{"payload": {}, "\\nFORGED\\u001b[2J": 1}',
+    b'{"payload": {}, "' + b"k" * 100_000 + b'": 1}',
+    b'{"payload": {}, "priority": {"' + b"k" * 100_000 + b'": 1}}',
 )
 PAYLOADS: Sequence[bytes] = (
     b'{"sender":"a@d.example","recipients":[{"email":"b@d.example","type":"TO"}],'
@@ -27,6 +31,10 @@ PAYLOADS: Sequence[bytes] = (
     b'{"email":{"from":"n@a.example","to":["j@e.example"],"subject":"H {{n}}","text":"D {{n}}",'
     b'"substitution":{"n":"J"},"attachments":[{"filename":"a","content_type":"a/b",'
     b'"content":"JVBERg=="}],"tags":["x"],"metadata":{"k":1}}}',
+    # Like a good mail that came before it, but for an address that is no text.
+    b'{"email":{"from":"n@a.example","to":["j@e.example"],"subject":"s","text":"t"}}',
+    b'{"email":{"from":"n@a.example","to":["j@e.\xa1"],"subject":"s","text":"t"}}',
+    b'{"email":{"from":"n@a.example","to":["\\ud800@e.f"],"subject":"s","text":"t"}}',
     b'{"recipients":[{"address":{"email":"a@b.c"},"substitution_data":{"a":1}}],'
     b'"content":{"from":"a@b.c","subject":"s","text":"t"}}',
     b'{"from":"a@b.c","to":["d@e.f"],"subject":"s","text":"t","recipient-variables":{"d@e.f":{}}}',
@@ -58,7 +66,8 @@ TOMLS: Sequence[bytes] = (
     b'[redis]\nurl = "SECRET"\n[destinations.s]\nprovider = "sparkpost"\nurl = "https://SECRET@h"\n'
     b'api_key = 5\nproxy = "http://u:SECRET@p"\npassword = ["SECRET"]\nheaders = "SECRET"\n',
     b'[destinations.h]\nprovider = "http"\nurl = ["https://a", "https://b"]\nmethod = "PUT"\n'
-    b'outcomes = { 409 = "retry" }\n[destinations.h.success]\nbody = { pointer = "/a", equals = 1 }\n'
+    b'outcomes = { 409 = "retry" }\n[destinations.h.success]\n'
+    b'body = { pointer = "/a", equals = 1 }\n'
     b'[destinations.h.tenants."*"]\nweight = 2\n[exporter]\nlisten = "off"\n',
     b'redis.url = "redis+SECRET://SECRET"\ndestinations.a.url = "https://h:SECRET/"\n',
 )

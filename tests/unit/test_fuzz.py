@@ -1,5 +1,5 @@
-"""Bytes that others wrote, to everything that reads them (`tests/fuzz`): seeds with pieces taken out,
-repeated, exchanged for words that matter. ``PACELINE_HYPOTHESIS=long`` tries much more."""
+"""Bytes that others wrote, to everything that reads them (`tests/fuzz`): seeds with pieces taken
+out, repeated, exchanged for words that matter. ``PACELINE_HYPOTHESIS=long`` tries much more."""
 
 from __future__ import annotations
 
@@ -14,7 +14,7 @@ from fuzz.targets import TARGETS, Target
 
 LONG = os.environ.get("PACELINE_HYPOTHESIS") == "long"
 QUICK = settings(
-    max_examples=20_000 if LONG else 60,
+    max_examples=20_000 if LONG else 40,
     deadline=None,
     database=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.data_too_large],
