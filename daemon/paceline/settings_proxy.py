@@ -32,7 +32,7 @@ def proxy_problems(
     if problem is not None:
         yield ConfigProblem(f"{at}.proxy", *problem)
         return
-    plain = any(url.startswith("http://") for url in urls)
+    plain = any(url.lower().startswith("http://") for url in urls)
     host = urlsplit(proxy).hostname or ""
     if plain and not values.get("allow_plain_http", False) and not is_loopback(host):
         yield ConfigProblem(

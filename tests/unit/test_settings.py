@@ -265,6 +265,7 @@ def test_plain_http_goes_through_no_other_machine_unless_allowed() -> None:
     here = HTTP.replace("https://api.example", "http://127.0.0.1:8025")
     far = here + 'proxy = "http://proxy.example:3128"\n'
     assert "readable" in problems(far)["destinations.api.proxy"]
+    assert "readable" in problems(far.replace("http:", "HTTP:", 1))["destinations.api.proxy"]
     assert loads(far + "allow_plain_http = true").destinations["api"].proxy
     assert loads(here + 'proxy = "http://[::1]:3128"').destinations["api"].proxy
     assert http('proxy = "http://proxy.example:3128"').proxy
@@ -286,6 +287,8 @@ def test_a_proxys_password_is_not_shown() -> None:
         ("https://a b/", "space"),
         ("https://h:99999/", "no URL"),
         ("https://h:0/", "port 0"),
+        ("https://h:hunter2/", "no URL"),
+        ("https://[u:hunter2]/", "no URL"),
         ("https://h/#x", "fragment"),
         ("https://u:hunter2@h/", "credentials"),
         ("https://hunter2@h/", "credentials"),
