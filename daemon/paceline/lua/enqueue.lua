@@ -277,6 +277,10 @@ local function begin_intake(keys, now_us)
   if #keys ~= 1 or not keys[1]:match('^{[a-z0-9][a-z0-9_-]*}$') then
     return nil, refuse('PLINVALID', "key: must be one key, the destination in braces, as '{maxmd}'")
   end
+  -- A payload whose options were forgotten stands where tests give the time.
+  if now_us and now_us ~= '' and not (#now_us < 18 and now_us:match('^%d+$')) then
+    return nil, refuse('PLINVALID', 'arguments: must be a payload and its options as JSON, for each message; one is left over')
+  end
   local now, intake = clock(now_us), open_intake(keys[1])
   if not intake then
     return nil, refuse('PLUNKNOWN', 'destination ' .. string.sub(keys[1], 2, -2)
@@ -316,7 +320,7 @@ local function enqueue_many(keys, args)
 end
 
 local function enqueue_bulk(keys, args)
-  if #args < 3 or not args[1]:match('^%d*$') then
+  if #args < 3 or #args[1] > 17 or not args[1]:match('^%d*$') then
     return refuse('PLINVALID', "arguments: must be '', options as JSON, and an id and a payload for each message")
   end
   local intake, problem = begin_intake(keys, args[1])
