@@ -432,6 +432,11 @@ class OutboxStore:
             return None, None
         return str(json.loads(public)["provider"]), int(limit)
 
+    def redacted(self) -> tuple[str, ...]:
+        """The pointers to fields of payloads that nobody is shown."""
+        _, public = self.config_in_force()
+        return tuple(json.loads(public).get("redact", ())) if public else ()
+
     def event_kinds(self) -> frozenset[str]:
         """The kinds of events that are written; none where they are off. Raises UnknownDestination
         where the destination is not configured."""

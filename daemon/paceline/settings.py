@@ -257,6 +257,7 @@ class Destination:
     guard: Literal["off", "public"] = "off"
     guard_allow: tuple[str, ...] = ()
     gzip_from_bytes: int = 0
+    redact: tuple[str, ...] = ()
     method: str = "POST"
     body: Literal["json", "form"] = "json"
     success: SuccessRule = DEFAULT_SUCCESS
@@ -334,6 +335,7 @@ class Destination:
             "guard": self.guard,
             "guard_allow": list(self.guard_allow),
             "gzip_from_bytes": self.gzip_from_bytes,
+            "redact": list(self.redact),
             "method": self.method,
             "body": self.body,
             "success": {**asdict(self.success), "statuses": list(self.success.statuses)},

@@ -114,6 +114,7 @@ DESTINATION: Mapping[str, Key] = {
     "proxy_username": Key(Any, ""),
     "proxy_password": Key(Any, ""),
     "guard": Key(Literal["off", "public"], '"public" (no address of a private network) or "off"'),
+    "redact": Key(list[str], 'JSON pointers such as ["/password", "/recipients/*/email"]'),
     "guard_allow": Key(list[str], 'A list such as ["10.1.0.0/16", "127.0.0.1", "::1"]'),
     "gzip_from_bytes": Key(
         Annotated[int, Meta(ge=0, le=2**53)], "Bytes, such as 100000; 0 for never"

@@ -25,6 +25,7 @@ from paceline.outbox import OutboxStore
 from paceline.proxy import proxy_of
 from paceline.scripts import Pinned
 from paceline.settings import Destination
+from paceline_workers.covering import Covering
 from paceline_workers.crowd import Crowd
 from paceline_workers.delivery import Delivery, Route
 from paceline_workers.endpoint_book import EndpointBook
@@ -79,6 +80,8 @@ class Engine:
         self._clock = clock
         self._trace = trace
         self.profile = LiveProfile(build(destination, environ, clock.wall_s))
+        self._environ = environ
+        self._covering = Covering(destination, environ)
         self._proxy = proxy_of(destination, environ)
         self.recipe = recipe_of(destination, environ)
         self._watchdog = Watchdog(clock.monotonic_s)
@@ -106,6 +109,7 @@ class Engine:
     def replace_profile(self, destination: Destination, profile: Profile) -> None:
         """From the next request on; ``destination`` differs in nothing that the rest is made of."""
         self.destination = destination
+        self._covering.add(destination, self._environ)
         self.profile.replace(profile)
 
     def await_quiet(self, giving_up: threading.Event) -> None:
@@ -234,6 +238,7 @@ class Engine:
                 rand=random.random,
                 on_ambiguous=d.merge.on_ambiguous,
                 book=self._book,
+                cover=self._covering,
             )
 
         def settler_of(settled: Callable[[Sequence[Settlement]], None]) -> Settler:

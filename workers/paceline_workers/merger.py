@@ -203,7 +203,7 @@ class Merger:
         except PayloadError:
             return None  # told where it is rendered: it is a dead letter there
         except Exception:
-            # A defect of ours must not send its whole batch round for ever; alone, it is a dead letter.
+            # A defect of ours must not send its whole batch round for ever; alone, it ends.
             log.exception("message %s: it could not be looked at for merging", message_id)
             return None
         if portion is None:

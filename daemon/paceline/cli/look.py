@@ -32,7 +32,12 @@ from paceline.endpoints import lane_of
 from paceline.errors import NotPossible
 from paceline.outbox import OutboxStore
 from paceline.rates import Rates, between, percentile_s
+from paceline.redaction import Redaction
 
+_PAYLOAD_HELP = (
+    "Print the payload, byte for byte, and nothing else; with *** for what redact of the "
+    "destination names."
+)
 _NONE_KNOWN = "No destination is known on this Redis: start the daemon once, with a configuration."
 
 
@@ -195,7 +200,7 @@ Examples:
 )
 @click.argument("destination", metavar="DEST")
 @click.argument("message_id", metavar="ID")
-@click.option("--payload", is_flag=True, help="Print the payload, byte for byte, and nothing else.")
+@click.option("--payload", is_flag=True, help=_PAYLOAD_HELP)
 @json_option
 @redis_option
 def show(
@@ -213,7 +218,7 @@ def show(
                 "printing the payload",
                 f"message {message_id!r} is {found.state}, and its payload went with its end",
             )
-        sys.stdout.buffer.write(body)
+        sys.stdout.buffer.write(Redaction(store.redacted()).shown(body))
         sys.stdout.buffer.flush()
         return 0
     census = store.census()
