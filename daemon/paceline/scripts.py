@@ -21,11 +21,11 @@ Argument = str | bytes | int | float
 
 #: Texts that scripts share, each put in the place of its ``--@name`` line; the first may hold
 #: others.
-PARTS = ("lib", "events", "merged", "health", "tenants", "bucket")
+PARTS = ("lib", "events", "campaigns", "merged", "health", "tenants", "bucket", "walk", "cancelling")
 
 #: The function library's version: a daemon loads its own where the one present is lower, never
 #: where it is higher (an older daemon in a rolling upgrade must not take a newer one back).
-LIBRARY_VERSION = 4
+LIBRARY_VERSION = 5
 
 
 @cache

@@ -22,7 +22,7 @@
 --       bulk: now_us, for tests, or '', and then as above
 -- Returns "new", or "already" (same id, same payload: a repeated call).
 -- Errors  PLINVALID, PLTOOBIG, PLUNKNOWN, PLCONFLICT, PLFULL, PLDRAINING: then nothing was written.
-local VERSION = 4
+local VERSION = 5
 local PRIORITIES = {high = '0', normal = '1', bulk = '2'}
 local OPTIONS = {id = 'string', priority = 'string', tenant = 'string', campaign = 'string',
   not_before = 'number', expires = 'number', delay_s = 'number', ttl_s = 'number'}
@@ -92,7 +92,7 @@ end
 local COUNTERS = {'accepted', 'moved_in', 'sent', 'expired', 'cancelled', 'dropped', 'moved_out',
   'bytes', 'seq'}
 local function open_intake(tag)
-  T = tag
+  T, campaigns = tag, {}
   local cfg = redis.call('HMGET', K('cfg'), 'max_payload', 'max_count', 'max_bytes', 'events')
   if not cfg[1] then return nil end
   events_as(cfg[4])
@@ -118,7 +118,13 @@ local function open_way(intake, o)
   if expires > 0 and due >= expires then
     return {refused = {'PLINVALID', 'options.expires: not after not_before'}}
   end
-  local later, tenant, campaign = due > now, o.tenant or '', o.campaign or ''
+  local tenant, campaign, its = o.tenant or '', o.campaign or '', nil
+  local later, score = due > now, due
+  if campaign ~= '' then
+    redis.call('SCARD', K('c:' .. campaign))
+    its = in_campaign(campaign).came
+    if redis.call('HEXISTS', K('cp'), campaign) == 1 then later, score = true, FAR end
+  end
   local lane = later and '' or o.priority .. ':' .. tenant
   local place = later and K('s') or K('r:' .. lane)
   -- A key of ours that somebody overwrote stops its messages before anything of them is written.
@@ -131,7 +137,7 @@ local function open_way(intake, o)
     intake.places[place] = list
     intake.order[#intake.order + 1] = place
   end
-  return {list = list, due = due, expires = expires,
+  return {list = list, score = score, expires = expires, its = its,
     head = struct.pack('>c1c1HHc16c1c1', 'P', later and 'W' or 'R', 0, 0, NO_NONCE, o.priority, '-'),
     tail = struct.pack('>dddBBH', now, expires, due, #tenant, #campaign, 0) .. tenant .. campaign}
 end
@@ -173,8 +179,9 @@ local function enter(intake, way, id, payload)
   intake.seq, intake.live, intake.bytes = seq, intake.live + 1, intake.bytes + size
   intake.accepted, intake.added = intake.accepted + 1, intake.added + size
   if intake.tells then put_down('accepted', id) end
-  list[#list + 1] = list.later and way.due or seq
+  list[#list + 1] = list.later and way.score or seq
   list[#list + 1] = id
+  if way.its then way.its[#way.its + 1] = id end
   if way.expires > 0 then
     intake.expiring[#intake.expiring + 1] = way.expires
     intake.expiring[#intake.expiring + 1] = id
@@ -195,7 +202,7 @@ local function close_intake(intake)
     local list = intake.places[place]
     if #list > 0 then
       if not list.later
-        and to_ready({id = list[2], seq = list[1], prio = list.prio, tenant = list.tenant}) then
+        and to_ready({id = list[2], seq = list[1], prio = list.prio, tenant = list.tenant, cl = 0}) then
         -- Wakes a sleeping scheduler; at most a few tokens stand there, whoever reads them. pcall: the
         -- messages are written, and nothing may keep the counters from being written too.
         redis.pcall('LPUSH', K('wake'), '1')
@@ -205,6 +212,7 @@ local function close_intake(intake)
     end
   end
   add_all(K('e'), intake.expiring, 1)
+  for _, it in pairs(campaigns) do it.n.accepted = #it.came end
   bump('seq', intake.accepted)
   bump('accepted', intake.accepted)
   bump('bytes', intake.added)

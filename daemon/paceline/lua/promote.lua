@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 --@lib
 -- promote: scheduled and due -> ready, at its old place. While an outage lasts, those that have met
--- it wait on as long as there are others: no message is spent on it twice.
+-- it wait on as long as there are others: no message is spent on it twice. And what an operator has begun
+-- with a campaign is carried on, should he be gone (walk.lua).
 --
 -- KEYS  {destination}
 -- ARGV  now_us or '', at most how many
@@ -9,6 +10,7 @@
 T = KEYS[1]
 local AGAIN_US = 2000000
 local now, count = clock(ARGV[1]), 0
+--@walk
 local gate = redis.call('HMGET', K('gate'), 'breaker', 'suspect')
 local outage = gate[1] or tonumber(gate[2] or 0) > now
 
@@ -28,6 +30,11 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', K('s'), '-inf', now, 'LIMIT', 0,
     count = count + 1
   end
 end
-local nearest = redis.call('ZRANGE', K('s'), 0, 0, 'WITHSCORES')
+if redis.call('EXISTS', K('cw')) == 1 then
+  local _, left = walk_campaigns(now, tonumber(ARGV[2]))
+  if left > 0 then return {count, 0} end
+end
+-- Those of paused campaigns are never due.
+local nearest = redis.call('ZRANGEBYSCORE', K('s'), '-inf', '(+inf', 'WITHSCORES', 'LIMIT', 0, 1)
 if not nearest[2] then return {count, -1} end
 return {count, math.max(0, math.ceil(tonumber(nearest[2]) - now))}
