@@ -20,6 +20,7 @@ raises them; refusals of the scripts become PacelineError.
 from __future__ import annotations
 
 import json
+import math
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -253,8 +254,8 @@ class OutboxStore:
     ) -> set[str] | None:
         """Messages that this worker holds -> one merged request, held by it under a lease of its
         own, whose nonce is its id (16 characters). ``body`` is kept until it settles. All members
-        are of one ``priority``, ``tenant`` and ``campaign``. ``batches``: how many were taken under each nonce,
-        where that is known: a batch that goes in whole costs less. May be repeated.
+        are of one ``priority``, ``tenant`` and ``campaign``. ``batches``: how many were taken under
+        each nonce, where that is known: a batch that goes in whole costs less. May be repeated.
 
         Returns None, or the ids that are not this worker's any more: then nothing was frozen.
         """
@@ -374,8 +375,8 @@ class OutboxStore:
         return bool(changed), int(live)
 
     def walk_campaigns(self, most: int = 500) -> tuple[int, int]:
-        """One step of what pausing and resuming began; the scheduler does the same. Returns (messages
-        looked at, campaigns that are still under way)."""
+        """One step of what pausing and resuming began; the scheduler does the same. Returns
+        (messages looked at, campaigns that are still under way)."""
         looked, left = self._run("campaign", "walk", most)
         return int(looked), int(left)
 
@@ -387,6 +388,10 @@ class OutboxStore:
         """How many of these messages of a campaign are in which state (``lua/survey.lua``)."""
         flat = scripts.run(self.client, "survey", self.tag, (campaign, *ids))
         return {_text(name): int(n) for name, n in zip(flat[::2], flat[1::2], strict=True)}
+
+    def is_held_back(self, message_id: str) -> bool:
+        """Whether a scheduled message waits with its campaign, which is paused."""
+        return self.client.zscore(self._key("s"), message_id) == math.inf
 
     def _words(self, script: str, ids: Sequence[str]) -> list[str]:
         return [_text(word) for word in self._run(script, *ids)] if ids else []

@@ -2,8 +2,8 @@
 waited for long enough. Pure; `now` is monotonic seconds.
 
 Messages of different priority, tenant or campaign never share a request, however equal they are: it
-is begun as one, what the provider says of one tenant's must not befall another's, and a campaign can
-be paused.
+is begun as one, what the provider says of one tenant's must not befall another's, and a campaign
+can be paused.
 """
 
 from __future__ import annotations

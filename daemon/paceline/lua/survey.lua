@@ -6,7 +6,7 @@
 -- ARGV  campaign, id, ...
 -- Returns a flat list of names and numbers: ready, scheduled, paused (with its campaign), leased (begun ones
 --         too), dead, parked; last_due_us, of those scheduled; last:<priority>, the last place of those that
---         are ready or leased
+--         are ready, scheduled or leased
 T = KEYS[1]
 local name, found, out, unplaced = ARGV[1], {}, {}, {}
 local STATES = {L = 'leased', B = 'leased', D = 'dead', K = 'parked'}
@@ -16,15 +16,12 @@ local function at_most(what, value) found[what] = math.max(found[what] or 0, val
 for i = 2, #ARGV do
   local m = read(ARGV[i])
   if m and m.cl > 0 and campaign_of(m) == name then
-    if m.state == 'R' or m.state == 'L' or m.state == 'B' then at_most('last:' .. m.prio, m.seq) end
-    if m.state == 'W' then
-      local score = redis.call('ZSCORE', K('s'), m.id)
-      if score == 'inf' then
-        count('paused')
-      else
-        count('scheduled')
-        at_most('last_due_us', m.due)
-      end
+    local far = m.state == 'W' and redis.call('ZSCORE', K('s'), m.id) == 'inf'
+    if m.state ~= 'D' and m.state ~= 'K' and not far then at_most('last:' .. m.prio, m.seq) end
+    if far then count('paused')
+    elseif m.state == 'W' then
+      count('scheduled')
+      at_most('last_due_us', m.due)
     elseif m.state ~= 'R' then count(STATES[m.state])
     elseif redis.call('ZSCORE', K('r:' .. m.prio .. ':' .. m.tenant), m.id) then count('ready')
     else unplaced[#unplaced + 1] = m.id end
