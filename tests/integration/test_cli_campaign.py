@@ -79,7 +79,7 @@ def test_a_campaign_from_its_first_message_to_its_end(
 def test_all_that_waits_is_paused(run: Run, store: OutboxStore) -> None:
     put(store, "a", campaign="spring")
     run("pause", "api", "spring")
-    view = told(run, "api", command=status)["destinations"][0]
+    view = told(run, "api", command=status)["destinations"]["api"]
     assert (view["why"]["code"], view["campaign_paused"], view["eta_s"]) == ("campaign", 1, 0.0)
     assert view["next_due_s"] is None
 
