@@ -429,7 +429,8 @@ class DeepAudit:
             "campaign",
             message_id,
             f"is of campaign {campaign}, but not in its index: not paused or cancelled with it",
-            f"A library of an older version accepted it: SADD {index} {message_id}",
+            f"A library of an older version accepted it: SADD {index} {message_id}, and "
+            f"ZADD {self._key('cs')} +inf {campaign}",
         )
 
     def _counters(self) -> dict[str, int]:

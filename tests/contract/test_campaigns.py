@@ -205,6 +205,7 @@ def test_an_id_that_is_of_another_campaign_by_now_is_left_alone(post: Post) -> N
     post.put("m", campaign="spring")
     post.client.sadd("{d}:c:autumn", "m", "nobody")
     assert desk.cancel(post.store, "autumn")["cancelled"] == 0
+    assert not post.client.exists("{d}:c:autumn")
     assert post.waiting() == ["m"]
 
 
@@ -295,6 +296,8 @@ def test_when_it_will_be_done(post: Post) -> None:
     assert (found.soonest_s, found.latest_s) == (pytest.approx(0.2), pytest.approx(0.8))
     put(post, 1, None, prefix="x", tenant="acme")  # it may take turns with all 1,400
     assert look(post).latest_s == pytest.approx(1.501)
+    put(post, 1, None, prefix="b", priority="bulk")  # of ten places in a batch one is its
+    assert look(post).latest_s == pytest.approx(1.501 / 0.9)
     post.put("due", campaign="spring", not_before=post.now / 1e6 + 30)
     assert (look(post).soonest_s, look(post).latest_s) == (pytest.approx(30), pytest.approx(30))
     post.store.hold("pause", for_s=60)
@@ -378,4 +381,5 @@ def test_a_refused_message_leaves_no_campaign_behind(post: Post) -> None:
     )
     assert not isinstance(answer, str)
     assert not look(post).known
+    assert not post.client.exists("{d}:c:spring", "{d}:cn:spring", "{d}:cs")
     assert set(look(post).states) == set(STATES)

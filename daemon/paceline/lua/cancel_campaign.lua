@@ -1,7 +1,7 @@
 #!lua flags=allow-oom
 --@lib
 -- cancel_campaign: as cancel, of those of these ids that are of the campaign. What else stands in its index
--- (its message was moved on by scripts of an older version) leaves it.
+-- (scripts of an older version ended it) leaves it.
 --
 -- KEYS  {destination}
 -- ARGV  now_us or '', campaign, id, ...
@@ -16,7 +16,8 @@ for i = 3, #ARGV do
   if m and m.cl > 0 and campaign_of(m) == name then
     word = cancel_one(id)
   else
-    redis.call('SREM', K('c:' .. name), id)
+    local left = in_campaign(name).left
+    left[#left + 1] = id
   end
   words[#words + 1] = word
 end

@@ -212,7 +212,9 @@ local function close_intake(intake)
     end
   end
   add_all(K('e'), intake.expiring, 1)
-  for _, it in pairs(campaigns) do it.n.accepted = #it.came end
+  for _, it in pairs(campaigns) do
+    if #it.came > 0 then it.n.accepted = #it.came end
+  end
   bump('seq', intake.accepted)
   bump('accepted', intake.accepted)
   bump('bytes', intake.added)

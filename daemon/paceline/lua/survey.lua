@@ -50,6 +50,8 @@ if #unplaced > 0 then
   end
 end
 
+for _ = 1, #unplaced do count('ready') end
+
 for what, number in pairs(found) do
   out[#out + 1] = what
   out[#out + 1] = string.format('%.0f', number)
