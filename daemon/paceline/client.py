@@ -325,7 +325,7 @@ class Outbox:
 
     def campaign(self, destination: str, name: str) -> Campaign:
         """Where a campaign's messages are, what became of the others, and when it will be done.
-        Looks at each live message, about 300,000 a second. Of one that nothing is known of
+        Looks at each live message, some 50,000 a second. Of one that nothing is known of
         (``known``) all figures are 0. Raises InvalidMessage for what cannot be a name,
         UnknownDestination, RedisUnavailable."""
         store = self._known_store(destination)

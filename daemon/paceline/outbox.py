@@ -374,7 +374,7 @@ class OutboxStore:
         changed, live = self._run("campaign", op, campaign, why, who)
         return bool(changed), int(live)
 
-    def walk_campaigns(self, most: int = 500) -> tuple[int, int]:
+    def walk_campaigns(self, most: int = 200) -> tuple[int, int]:
         """One step of what pausing and resuming began; the scheduler does the same. Returns
         (messages looked at, campaigns that are still under way)."""
         looked, left = self._run("campaign", "walk", most)

@@ -31,7 +31,7 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', K('s'), '-inf', now, 'LIMIT', 0,
   end
 end
 if redis.call('EXISTS', K('cw')) == 1 then
-  local _, left = walk_campaigns(now, tonumber(ARGV[2]))
+  local _, left = walk_campaigns(now, math.min(200, tonumber(ARGV[2])))
   if left > 0 then return {count, 0} end
 end
 -- Those of paused campaigns are never due.
