@@ -35,6 +35,7 @@ lint: $(STAMP) ## ruff
 
 types: $(STAMP) ## mypy, strict
 	$(BIN)/mypy
+	$(BIN)/mypy docs/examples/events/consumer.py docs/examples/fastapi/app.py
 
 arrows: $(STAMP) ## which room may import which
 	$(BIN)/lint-imports --no-cache

@@ -101,6 +101,15 @@ class Census:
         most = int(self.config.get("connections", 0))
         return min(most, max(1, ceil(float(self.gate.get("conc", most)))))
 
+    @property
+    def forward_lag(self) -> int | None:
+        """Events that were told, and are not yet handed on to the app's own URL; None where none
+        is configured."""
+        if not self.config.get("deliver_to"):
+            return None
+        n = self.counters
+        return n.get("events", 0) - n.get("events_forwarded", n.get("events_trimmed", 0))
+
     def closed(self) -> tuple[str, float | None, str] | None:
         """(what, seconds left or None for ever, why) while paused, held, or the breaker is open,
         else None."""

@@ -81,6 +81,8 @@ class Status:
     ``paused``    it waits with its campaign, which is paused; ``due`` is None then
     ``request``   the merged request that it is in now, whose state is its own then; the requests
                   it was in are in ``history``
+    ``tenant``    of a destination with many endpoints "acme", or "acme/key": where it goes, and
+                  what it is in order with
     Times are unix seconds; ``due`` is when a scheduled one is next tried.
     """
 
@@ -136,6 +138,8 @@ class Outbox:
         id: str | None = None,
         priority: Literal["high", "normal", "bulk"] = "normal",
         tenant: str | None = None,
+        endpoint: str | None = None,
+        key: str | None = None,
         campaign: str | None = None,
         not_before: float | str | datetime | None = None,
         expires: float | str | datetime | None = None,
@@ -146,7 +150,8 @@ class Outbox:
 
         Times are unix seconds, RFC 3339 text or aware datetimes. Raises InvalidMessage (and its
         kinds PayloadError, MessageTooLarge), UnknownDestination, DuplicateConflict, OutboxFull,
-        Draining, RedisUnavailable: after any of them but the last the message was not accepted.
+        Draining, EndpointDisabled, RedisUnavailable: after any of them but the last the message
+        was not accepted.
         """
         message = build(
             destination,
@@ -155,6 +160,8 @@ class Outbox:
             id=id,
             priority=priority,
             tenant=tenant,
+            endpoint=endpoint,
+            key=key,
             campaign=campaign,
             not_before=not_before,
             expires=expires,

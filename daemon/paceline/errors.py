@@ -16,6 +16,7 @@
     ├── NotPossible                the operation does not fit the state the message is in
     ├── OutboxFull                 a limit of the outbox is reached; the message was not taken
     ├── Draining                   the destination takes no new messages at the moment
+    ├── EndpointDisabled           its endpoint was given up, or switched off; it was not taken
     └── RedisUnavailable           Redis could not be reached, or not in time
 
 `str(error)` says what and where, then how to mend it. Every class can be pickled and copied.
@@ -33,6 +34,7 @@ __all__ = [
     "ConfigProblem",
     "Draining",
     "DuplicateConflict",
+    "EndpointDisabled",
     "InvalidMessage",
     "MessageTooLarge",
     "MissingExtra",
@@ -231,6 +233,21 @@ class Draining(PacelineError):
             f"End it with: paceline resume {destination}",
         )
         self.destination = destination
+
+
+class EndpointDisabled(PacelineError):
+    """The message's endpoint is disabled: by an operator, or because it failed for too long or said
+    that it is gone (410)."""
+
+    def __init__(self, destination: str, endpoint: str, why: str) -> None:
+        super().__init__(
+            f"endpoint {endpoint!r} of {destination!r} is disabled ({why}); "
+            "the message was not taken",
+            f"When it is well again: paceline endpoints enable {destination} {endpoint}",
+        )
+        self.destination = destination
+        self.endpoint = endpoint
+        self.why = why
 
 
 class RedisUnavailable(PacelineError):

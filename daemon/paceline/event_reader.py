@@ -79,6 +79,18 @@ class _Patience:
         return min(self._most_ms, left_ms) if left_ms > 0 else None
 
 
+def page(
+    client: redis.Redis, destination: str, start: str, count: int
+) -> tuple[list[Event], str | None]:
+    """The events of ``count`` entries from ``start`` on (``-``: the first), and where to go on;
+    None: there are no more."""
+    found: Any = client.xrange(keys.key(destination, "ev"), start, "+", count=count)
+    events = [
+        event for entry, fields in found for event in _chosen(destination, entry, fields, None)
+    ]
+    return events, "(" + found[-1][0].decode() if len(found) == count else None
+
+
 def read_alone(
     client: redis.Redis,
     destination: str,

@@ -15,6 +15,7 @@ __all__ = ["ENDS", "KINDS", "RESTS", "Event", "EventKind", "decode_entry", "kind
 EventKind = Literal[
     "accepted", "sent", "retried", "rejected", "dead", "parked", "expired", "cancelled", "dropped",
     "replayed", "moved",
+    "endpoint_failing", "endpoint_recovered", "endpoint_disabled", "endpoint_enabled",
 ]  # fmt: skip
 
 KINDS: Final[tuple[EventKind, ...]] = get_args(EventKind)
@@ -25,7 +26,7 @@ RESTS: Final[frozenset[str]] = frozenset({"rejected", "dead", "parked"})
 
 
 class Event(msgspec.Struct, frozen=True, kw_only=True):
-    """Something that happened to one message.
+    """Something that happened to one message; or to an endpoint, whose name is `id` then.
 
     ``at`` is in unix seconds, ``latency_s`` in seconds; ``entry`` is the entry of the stream, which
     may hold the events of several messages; ``seq`` numbers all events of the destination from 1

@@ -15,6 +15,7 @@ from redis.exceptions import OutOfMemoryError, ResponseError
 from paceline.errors import (
     Draining,
     DuplicateConflict,
+    EndpointDisabled,
     InvalidMessage,
     MessageTooLarge,
     OutboxFull,
@@ -47,6 +48,8 @@ def command(tag: str, messages: Sequence[Message], now: str = "") -> Command:
         its = (
             message.priority,
             message.tenant,
+            message.endpoint,
+            message.key,
             message.campaign,
             message.not_before,
             message.expires,
@@ -105,7 +108,7 @@ def _options(message: Message) -> bytes:
 
 def _shared_options(message: Message) -> dict[str, Any]:
     given: dict[str, Any] = {"priority": message.priority}
-    for name in ("tenant", "campaign", "not_before", "expires"):
+    for name in ("tenant", "endpoint", "key", "campaign", "not_before", "expires"):
         value = getattr(message, name)
         if value is not None:
             given[name] = value
@@ -136,4 +139,6 @@ def refusal(error: ResponseError, message: Message) -> PacelineError:
         return OutboxFull(message.destination, problem.partition(";")[0])
     if code == "PLDRAINING":
         return Draining(message.destination)
+    if code == "PLDISABLED":
+        return EndpointDisabled(message.destination, message.endpoint or "", problem)
     raise error

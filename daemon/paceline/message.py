@@ -69,6 +69,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     payload      JSON, the bytes as they came in
     priority     "high", "normal" or "bulk"
     tenant       on whose behalf; the destination is shared fairly between tenants
+    endpoint     of a destination with many endpoints: the registered one that it goes to
+    key          what is to arrive there in order: messages of one key go one after the other
     campaign     a label to pause, cancel or count by
     not_before   unix seconds; not sent before
     expires      unix seconds; not sent from then on, but accounted as expired
@@ -79,6 +81,8 @@ class Message(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     payload: bytes
     priority: Priority = "normal"
     tenant: str | None = None
+    endpoint: str | None = None
+    key: str | None = None
     campaign: str | None = None
     not_before: float | None = None
     expires: float | None = None
@@ -111,7 +115,8 @@ def check_name(value: str) -> str:
 
 
 def check_label(field: str, value: str) -> str:
-    """Return `value` if it can be a tenant or campaign (`field`), `[A-Za-z0-9._-]{1,64}`."""
+    """Return `value` if it can be a tenant, endpoint, key or campaign (`field`):
+    `[A-Za-z0-9._-]{1,64}`."""
     return _matching(field, value, _LABEL, "1 to 64 of A-Z a-z 0-9 . _ -")
 
 
@@ -191,6 +196,8 @@ def build(
     id: str | None = None,
     priority: str = "normal",
     tenant: str | None = None,
+    endpoint: str | None = None,
+    key: str | None = None,
     campaign: str | None = None,
     not_before: float | str | datetime | None = None,
     expires: float | str | datetime | None = None,
@@ -214,12 +221,18 @@ def build(
     if not _is_priority(priority):
         names = ", ".join(PRIORITIES)
         raise InvalidMessage("priority", f"{_shown(priority)} is none of {names}")
+    if key is not None and endpoint is None:
+        raise InvalidMessage("key", "given without endpoint", "It orders what one endpoint gets")
+    if endpoint is not None and tenant is not None:
+        raise InvalidMessage("tenant", "given together with endpoint", "Give one of them")
     return Message(
         id=new_id() if id is None else check_id(id),
         destination=check_name(destination),
         payload=encode_payload(payload),
         priority=priority,
         tenant=None if tenant is None else check_label("tenant", tenant),
+        endpoint=None if endpoint is None else check_label("endpoint", endpoint),
+        key=None if key is None else check_label("key", key),
         campaign=None if campaign is None else check_label("campaign", campaign),
         not_before=start,
         expires=end,
@@ -233,6 +246,8 @@ class _Line(msgspec.Struct, forbid_unknown_fields=True):
     id: str | None = None
     priority: str = "normal"
     tenant: str | None = None
+    endpoint: str | None = None
+    key: str | None = None
     campaign: str | None = None
     not_before: float | str | None = None
     expires: float | str | None = None
@@ -249,9 +264,10 @@ _AT = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
 def parse_line(line: bytes, number: int, *, destination: str, now: float) -> Message | None:
     """The message of one line of a JSON Lines file, or None for a blank line.
 
-    `{"payload": …, "id"?, "priority"?, "tenant"?, "campaign"?, "not_before"?, "expires"?,
-    "delay_s"?, "ttl_s"?}`; the payload's bytes stay as they are in the line. `number` counts from
-    1 and is in the error. `now` is unix seconds. A byte order mark on the first line is skipped.
+    `{"payload": …, "id"?, "priority"?, "tenant"?, "endpoint"?, "key"?, "campaign"?, "not_before"?,
+    "expires"?, "delay_s"?, "ttl_s"?}`; the payload's bytes stay as they are in the line. `number`
+    counts from 1 and is in the error. `now` is unix seconds. A byte order mark on the first line is
+    skipped.
     """
     if number == 1:
         line = line.removeprefix(b"\xef\xbb\xbf")
@@ -266,6 +282,8 @@ def parse_line(line: bytes, number: int, *, destination: str, now: float) -> Mes
             id=fields.id,
             priority=fields.priority,
             tenant=fields.tenant,
+            endpoint=fields.endpoint,
+            key=fields.key,
             campaign=fields.campaign,
             not_before=fields.not_before,
             expires=fields.expires,

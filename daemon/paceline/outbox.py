@@ -33,6 +33,7 @@ from paceline import intake, keys, merged, scripts
 from paceline.answers import Leased, Permit, RateInForce, Released, Settlement, Share, Taken
 from paceline.census import Census, decode_census
 from paceline.errors import PacelineError, UnknownDestination
+from paceline.event_batches import Forwarding, forwarding_of
 from paceline.events import kinds_in_force
 from paceline.leases import is_held, leased_of, permit_of, settle_arguments
 from paceline.message import Message
@@ -194,6 +195,24 @@ class OutboxStore:
             self.client, "move", self.tag, (self.clock_text(), most), (keys.tag(to),)
         )
         return int(moved), _text(why)
+
+    # -- the forwarding of events -----------------------------------------------------------
+
+    def forward_look(self) -> Forwarding:
+        """How far the forwarding of events is."""
+        return forwarding_of(self._run("forward", "look"))
+
+    def forward_plan(self, cursor: int, by: str, ends: Sequence[int], gap: int) -> Forwarding:
+        """Plans batches that end there, where the cursor is still the one seen and nothing is
+        planned; ``gap``: how many up to the first end had been trimmed away. Returns how it stands
+        now, which may be another's plan."""
+        text = " ".join(map(str, ends))
+        return forwarding_of(self._run("forward", "plan", cursor, by, text, gap))
+
+    def forward_done(self, cursor: int, upto: int, entry: str, missed: int) -> Forwarding:
+        """The planned batches up to that end are enqueued; nothing where the cursor is not the one
+        seen any more. ``entry`` holds the last of them; ``missed`` had been trimmed away."""
+        return forwarding_of(self._run("forward", "done", cursor, upto, entry, missed))
 
     # -- the worker's side ------------------------------------------------------------------
 

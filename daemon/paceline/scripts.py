@@ -25,6 +25,7 @@ PARTS = (
     "lib",
     "events",
     "campaigns",
+    "endpoints",
     "merged",
     "health",
     "tenants",

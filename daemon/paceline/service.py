@@ -15,6 +15,7 @@ import redis
 
 from paceline.dispatch import Dispatcher
 from paceline.errors import ConfigMismatch
+from paceline.event_forwarder import EventForwarder, Forwarded
 from paceline.lifecycle import Loop
 from paceline.mover import Moved, Mover
 from paceline.outbox import OutboxStore
@@ -22,7 +23,7 @@ from paceline.reaper import Reaped, Reaper
 from paceline.reloading import changed, check_destination
 from paceline.scheduler import Scheduler, Turn
 from paceline.scripts import Pinned, load_library
-from paceline.settings import Destination
+from paceline.settings import Destination, Events
 from paceline.shared_config import confirm, publish, republish
 from paceline.standing import Standing
 
@@ -140,6 +141,8 @@ class DaemonService:
                 self._loops.append(self._scheduler_loop(store, destination))
                 if destination.fallback is not None:
                     self._loops.append(self._mover_loop(store, destination.fallback))
+                if destination.events.deliver_to is not None:
+                    self._loops.append(self._forwarder_loop(store, destination.events))
             if "reaper" in self._parts:
                 self._loops.append(self._reaper_loop(store, destination))
         for loop in self._loops:
@@ -176,6 +179,17 @@ class DaemonService:
             halt.wait(MOVE_EVERY_S)
 
         return Loop(f"mover-{store.destination}", mover.run_once, rest, halt)
+
+    def _forwarder_loop(self, store: OutboxStore, events: Events) -> Loop[Any]:
+        assert events.deliver_to is not None
+        forwarder = EventForwarder(store, OutboxStore(self._client, events.deliver_to), events)
+
+        halt = self._halt
+
+        def rest(turn: Forwarded) -> None:
+            halt.wait(turn.next_s)
+
+        return Loop(f"forwarder-{store.destination}", forwarder.run_once, rest, halt)
 
     def _reaper_loop(self, store: OutboxStore, destination: Destination) -> Loop[Any]:
         reaper = Reaper(store, Pinned(self._client), self._name)

@@ -37,6 +37,7 @@ from paceline.secrets_ import Secret
 __all__ = [
     "LEAST_LEASE_S",
     "Destination",
+    "Endpoints",
     "Events",
     "ExporterSettings",
     "ItemsRule",
@@ -173,11 +174,43 @@ class Events:
     kinds      names of `paceline.events.KINDS`; none: events are off
     max_count  about how many are kept
     max_age_s  for how long they are kept, in seconds
+
+    deliver_to        the destination whose URL is told of them, None for none
+    deliver_kinds     of which kinds; none: of all that are written
+    deliver_batch     at most so many events in one message
+    deliver_linger_s  how long a message that is not full waits for more, in seconds
     """
 
     kinds: tuple[str, ...] = ()
     max_count: int = 100_000
     max_age_s: float = 24 * 3600.0
+    deliver_to: str | None = None
+    deliver_kinds: tuple[str, ...] = ()
+    deliver_batch: int = 100
+    deliver_linger_s: float = 1.0
+
+    def public(self) -> dict[str, Any]:
+        """As JSON has it."""
+        lists = {"kinds": list(self.kinds), "deliver_kinds": list(self.deliver_kinds)}
+        return {**asdict(self), **lists}
+
+
+@dataclass(frozen=True, slots=True)
+class Endpoints:
+    """Many endpoints behind one destination, each registered under its name (`endpoints.py`).
+
+    in_flight        requests to one endpoint at the same time, over all workers
+    rate, burst      requests per second to one endpoint, 0 for no cap; and at once
+    disable_after_s  one that has only failed for so long is disabled
+    secrets_dir      a folder with a file for each endpoint, of its name: its keys, the newest
+                     first, a line each; None: keys are derived from the destination's `secrets`
+    """
+
+    in_flight: int = 4
+    rate: float = 0.0
+    burst: int = 1
+    disable_after_s: float = 5 * 86_400.0
+    secrets_dir: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -239,6 +272,7 @@ class Destination:
     # What is retried with an idempotency key is not sent twice.
     merge: Merge = field(default=Merge(on_ambiguous="retry"))
     events: Events = field(default=Events())
+    endpoints: Endpoints | None = None
 
     @property
     def effective_connections(self) -> int:
@@ -314,7 +348,8 @@ class Destination:
             "business_errors": self.business_errors,
             "poll_status_after_s": self.poll_status_after_s,
             "merge": asdict(self.merge),
-            "events": {**asdict(self.events), "kinds": list(self.events.kinds)},
+            "events": self.events.public(),
+            "endpoints": None if self.endpoints is None else _endpoints_public(self.endpoints),
         }
 
     def digest(self) -> str:
@@ -351,6 +386,11 @@ def _items_public(items: ItemsRule) -> dict[str, Any]:
         "code_pointer": items.code_pointer,
         "outcomes": dict(sorted(items.outcomes.items())),
     }
+
+
+def _endpoints_public(endpoints: Endpoints) -> dict[str, Any]:
+    # Where the keys are may differ between hosts.
+    return {**asdict(endpoints), "secrets_dir": endpoints.secrets_dir is not None}
 
 
 def _without_query_values(url: str) -> str:

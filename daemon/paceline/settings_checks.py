@@ -12,7 +12,6 @@ from collections.abc import Mapping
 from dataclasses import replace
 from types import MappingProxyType
 from typing import Any
-from urllib.parse import urlsplit
 
 from paceline.backoff import DEFAULT_POLICY, POLICIES, RetryPolicy
 from paceline.errors import ConfigProblem, InvalidMessage
@@ -27,11 +26,13 @@ from paceline.settings import (
     Settings,
     Tenant,
 )
+from paceline.settings_deliver import deliver_problems
+from paceline.settings_endpoints import CONNECTIONS, endpoints_from
 from paceline.settings_events import events_from
 from paceline.settings_fallback import fallback_problems, fallback_warnings, with_providers
 from paceline.settings_guard import default_guard, guard_problems
 from paceline.settings_merge import merge_from
-from paceline.settings_proxy import is_loopback, proxy_problems
+from paceline.settings_proxy import proxy_problems
 from paceline.settings_rules import items_from, outcomes_from, rules_from, success_from
 from paceline.settings_secret import secret_from, webhook_secrets_from
 from paceline.settings_tables import (
@@ -46,6 +47,7 @@ from paceline.settings_tables import (
     unknown_key,
 )
 from paceline.settings_webhook import ID_HEADER, MAX_AGE_S, TIMEOUT_S, webhook_problems
+from paceline.url_rules import url_problem
 
 __all__ = ["settings_from"]
 
@@ -93,6 +95,7 @@ def settings_from(document: Mapping[str, Any], problems: _Problems) -> Settings 
             destinations[name] = destination
             warnings.extend(_warnings(destination))
     problems.extend(fallback_problems(destinations, list(tables)))
+    problems.extend(deliver_problems(destinations, list(tables)))
     if len(problems) > before:
         return None
     warnings.extend(fallback_warnings(destinations))
@@ -149,11 +152,14 @@ def _destination(name: str, table: Any, problems: _Problems) -> Destination | No
         check_name(name)
     except InvalidMessage as error:
         problems.append(ConfigProblem(at, f"the name {error.problem}", error.mend))
-    values = read_table(table, DESTINATION, at, problems, required=("provider", "url"))
+    many = isinstance(table, dict) and "endpoints" in table
+    required = ("provider",) if many else ("provider", "url")
+    values = read_table(table, DESTINATION, at, problems, required=required)
     provider = values.get("provider", "http")
     _provider(at, provider, values, problems)
     policy = _retry(at, values.pop("retry", {}), POLICIES.get(provider, DEFAULT_POLICY), problems)
-    urls = _urls(at, values.pop("url", []), values.get("allow_plain_http", False), problems)
+    url = values.get("url", [])
+    urls = _urls(at, url, values.get("allow_plain_http", False), problems)
     for key in ("username", "password", "api_key", "proxy_username", "proxy_password"):
         if key in values:
             values[key] = secret_from(f"{at}.{key}", values[key], problems)
@@ -165,6 +171,10 @@ def _destination(name: str, table: Any, problems: _Problems) -> Destination | No
     values["rules"] = rules_from(at, values.get("rules", {}), problems)
     if "items" in values:
         values["items"] = items_from(at, values["items"], problems)
+    values["endpoints"] = endpoints_from(at, values, problems)
+    if values["endpoints"] is not None:
+        values.setdefault("pace", "fixed")
+        values.setdefault("connections", CONNECTIONS)
     values["tenants"] = _tenants(at, values.get("tenants", {}), problems)
     values["merge"] = merge_from(
         at,
@@ -192,6 +202,7 @@ def _destination(name: str, table: Any, problems: _Problems) -> Destination | No
     values.setdefault("total_timeout_s", values["read_timeout_s"] + 5.0)
     values.setdefault("max_payload_bytes", 1024**2 if provider == "maxmd" else 4 * 1024**2)
     values["provider"] = provider
+    values.pop("url", None)
     destination = Destination(name=name, urls=urls, retry=policy, **values)
     _contradictions(at, destination, problems)
     return None if len(problems) > before else destination
@@ -219,7 +230,7 @@ def _provider(at: str, provider: str, values: Mapping[str, Any], problems: _Prob
             for key, only in ONLY.items()
             if key in values and provider not in only
         )
-    needed = _NEEDED.get(provider, ())
+    needed = () if "endpoints" in values else _NEEDED.get(provider, ())
     problems.extend(
         ConfigProblem(f"{at}.{key}", "missing", f"{provider} needs {' and '.join(needed)}")
         for key in needed
@@ -259,37 +270,12 @@ def _urls(at: str, value: Any, allow_plain: bool, problems: _Problems) -> tuple[
     urls = [value] if isinstance(value, str) else list(value)
     for index, url in enumerate(urls):
         key = f"{at}.url" if isinstance(value, str) else f"{at}.url[{index}]"
-        problem = _url_problem(url, allow_plain)
+        problem = url_problem(url, allow_plain)
         if problem is None and url in urls[:index]:
             problem = ("is there twice", "Remove one: the load is spread over them")
         if problem is not None:
             problems.append(ConfigProblem(key, *problem))
     return tuple(urls)
-
-
-def _url_problem(url: str, allow_plain: bool) -> tuple[str, str] | None:
-    example = 'For example "https://api.example/Send"'
-    if re.search(r"[\x00-\x20\x7f]", url):
-        return "holds a space or control character", "Escape it as %20"
-    try:
-        parts = urlsplit(url)
-        host, port = parts.hostname, parts.port
-    except ValueError as error:
-        return f"is no URL: {error}", example
-    if parts.scheme not in ("http", "https"):
-        return "does not begin with https://", example
-    if not host or port == 0:
-        return "names no host" if not host else "has the port 0", example
-    if parts.username is not None or parts.password is not None:
-        return "holds credentials", "Move them to username and password"
-    if parts.fragment:
-        return "has a #fragment, which is never sent", "Remove it"
-    if parts.scheme == "http" and not allow_plain and not is_loopback(host):
-        return (
-            "is plain http to another machine: credentials and messages would travel readable",
-            "Use https://, or set allow_plain_http = true",
-        )
-    return None
 
 
 def _headers(at: str, table: Any, problems: _Problems) -> Mapping[str, Secret]:

@@ -24,4 +24,11 @@ def events_from(at: str, table: Any, problems: list[ConfigProblem]) -> Events:
         )
     kinds = values.pop("kinds", ())
     chosen = KINDS if kinds == "all" else tuple(kind for kind in KINDS if kind in kinds)
-    return Events(kinds=chosen, **values)
+    delivered = values.pop("deliver_kinds", "all")
+    of = () if delivered == "all" else tuple(kind for kind in KINDS if kind in delivered)
+    if unwritten := [kind for kind in of if kind not in chosen]:
+        names = ", ".join(unwritten)
+        problem = f"{names}: not among the kinds that are written"
+        mend = "Add it to kinds, or take it out here"
+        problems.append(ConfigProblem(f"{at}.events.deliver_kinds", problem, mend))
+    return Events(kinds=chosen, deliver_kinds=of, **values)

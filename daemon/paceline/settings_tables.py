@@ -22,6 +22,7 @@ from paceline.events import EventKind
 __all__ = [
     "BODY",
     "DESTINATION",
+    "ENDPOINTS",
     "EVENTS",
     "EXPORTER",
     "ITEMS",
@@ -131,6 +132,7 @@ DESTINATION: Mapping[str, Key] = {
     "subaccount": Key(Annotated[int, Meta(ge=0, le=2**53)], "The sub-account's number"),
     "merge": Key(Any, ""),
     "events": Key(Any, ""),
+    "endpoints": Key(Any, ""),
 }
 
 PROVIDERS = ("maxmd", "sparkpost", "mailgun", "webhook", "http")
@@ -141,6 +143,7 @@ ONLY: Mapping[str, tuple[str, ...]] = {
     "password": ("maxmd", "http"),
     "api_key": ("sparkpost", "mailgun"),
     "secrets": ("webhook",),
+    "endpoints": ("webhook",),
     # The id is signed, so its header is the standard's; and so are the body's bytes as they arrive.
     "id_header": _NOT_WEBHOOK,
     "gzip_from_bytes": _NOT_WEBHOOK,
@@ -169,12 +172,31 @@ MERGE: Mapping[str, Key] = {
     ),
 }
 
+ENDPOINTS: Mapping[str, Key] = {
+    "in_flight": Key(Annotated[int, Meta(ge=1, le=10_000)], "A whole number from 1 up"),
+    "rate": Key(
+        Annotated[float, Meta(ge=0, le=1e6)], "Requests per second, such as 5; 0 for no cap"
+    ),
+    "burst": Key(Annotated[int, Meta(ge=1, le=10**7)], "A whole number from 1 up"),
+    "disable_after_s": Key(_Seconds, _SECONDS),
+    "secrets_dir": Key(Annotated[str, Meta(min_length=1)], "Path of a folder"),
+}
+
 EVENTS: Mapping[str, Key] = {
     "kinds": Key(
         Literal["all"] | list[EventKind], '"all", or a list of: ' + ", ".join(get_args(EventKind))
     ),
     "max_count": Key(_Count, "A whole number from 1 up"),
     "max_age_s": Key(_Seconds, _SECONDS),
+    "deliver_to": Key(str, "The name of another destination of this file, of provider webhook"),
+    "deliver_kinds": Key(
+        Literal["all"] | Annotated[list[EventKind], Meta(min_length=1)],
+        '"all", or a list of those that are written',
+    ),
+    "deliver_batch": Key(
+        Annotated[int, Meta(ge=1, le=1000)], "Events in one message, from 1 to 1000"
+    ),
+    "deliver_linger_s": Key(_Seconds, "A number of seconds above 0, for example 1"),
 }
 
 RETRY: Mapping[str, Key] = {

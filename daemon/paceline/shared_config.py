@@ -8,7 +8,7 @@ from typing import Any
 
 from paceline.errors import ConfigMismatch
 from paceline.outbox import OutboxStore
-from paceline.settings import Destination, Events
+from paceline.settings import Destination, Endpoints, Events
 
 _RELOAD_MEND = "Give this process the same file, then reload it: kill -HUP, or systemctl reload"
 
@@ -44,6 +44,8 @@ def script_numbers(destination: Destination) -> dict[str, int | float | str]:
         # Of this provider's own payloads another one can make nothing.
         "fallback_neutral": int(destination.fallback_provider not in (None, destination.provider)),
         "events": _events(destination.events),
+        "deliver_to": destination.events.deliver_to or "",
+        "endpoints": _endpoints(destination.endpoints),
         "tenants": json.dumps(
             {name: [t.weight, t.rate, t.burst] for name, t in destination.tenants.items()}
         )
@@ -110,6 +112,14 @@ def _events(events: Events) -> str:
     if not events.kinds:
         return ""
     return f"{events.max_count} {_us(events.max_age_s)} {' '.join(events.kinds)} "
+
+
+def _endpoints(endpoints: Endpoints | None) -> str:
+    """As ``lua/endpoints.lua`` reads it."""
+    if endpoints is None:
+        return ""
+    rate = f"{endpoints.rate:g}"
+    return f"{endpoints.in_flight} {rate} {endpoints.burst} {_us(endpoints.disable_after_s)}"
 
 
 def _us(seconds: float) -> int:

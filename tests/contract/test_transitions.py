@@ -549,6 +549,18 @@ def test_a_batch_is_no_more_than_its_worker_sends_in_two_seconds(
     assert post.store.release("any", 100, 5.0, "c").count == 20
 
 
+def test_what_comes_in_one_by_one_shares_an_invitation_where_workers_are_behind(post: Post) -> None:
+    """One for each message, workers would read nothing but invitations that have run out."""
+    sizes = []
+    for n in range(30):
+        post.put(f"m{n}")
+        sizes.append(post.store.release("any", 100, 10.0, f"inv-{n}").count)
+    assert sizes[:2] == [1, 1], "at once, while workers keep up"
+    assert not any(sizes[2:])
+    assert list(post.store.take("ann", "n" * 16, 1, "any", "inv-0").sizes) == ["m0"]
+    assert post.store.release("any", 100, 10.0, "inv-30").count == 28, "all that came meanwhile"
+
+
 def test_without_a_live_worker_nothing_is_released(post: Post) -> None:
     post.put("m")
     post.now += 11 * SECOND

@@ -2,17 +2,16 @@
 
 from __future__ import annotations
 
-import fcntl
 import json
 import subprocess
 from collections.abc import Callable
-from pathlib import Path
 
 import pytest
 import redis
 
 from paceline import scripts
 from paceline.outbox import OutboxStore
+from support.node import redis_package
 
 NUMBERS: dict[str, int | float | str] = {
     "rate": 90, "burst": 150, "connections": 10, "reserve": 5, "lease_us": 10_000_000,
@@ -20,7 +19,6 @@ NUMBERS: dict[str, int | float | str] = {
     "max_bytes": 10_000, "max_tries": 3, "retry_first_us": 10**6, "on_ambiguous": "retry",
     "throttle_first_us": 10**6, "throttle_cap_us": 10**7,
 }  # fmt: skip
-CACHE = Path(__file__).resolve().parents[2] / ".run" / "node-redis"
 NODE = """
 import { createClient } from 'redis'
 const [url, payload, options] = process.argv.slice(2)
@@ -69,19 +67,9 @@ def by_redis_cli_from_stdin(url: str) -> Enqueue:
 
 
 def by_node(url: str) -> Enqueue:
-    """Node's own client, installed once into .run/, whichever test process comes first."""
-    CACHE.mkdir(parents=True, exist_ok=True)
-    program, done = CACHE / "enqueue.mjs", CACHE / "installed"
-    with (CACHE / "lock").open("w") as lock:
-        # Two installs into one folder at once break each other; a broken one must not look done.
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        if not done.exists():
-            subprocess.run(
-                ["npm", "install", "--no-audit", "--no-fund", "--prefix", str(CACHE), "redis@5"],
-                check=True, capture_output=True, timeout=120,
-            )  # fmt: skip
-            program.write_text(NODE)
-            done.touch()
+    """Node's own client."""
+    program = redis_package() / "enqueue.mjs"
+    program.write_text(NODE)
     return lambda payload, options: _run(["node", str(program), url, payload.hex(), options])
 
 

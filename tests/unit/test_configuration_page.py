@@ -21,6 +21,7 @@ from paceline.settings import ItemsRule, ReplyRule, Settings
 from paceline.settings_file import loads
 from paceline.settings_tables import (
     DESTINATION,
+    ENDPOINTS,
     EVENTS,
     EXPORTER,
     ITEMS,
@@ -45,6 +46,7 @@ TABLES: Mapping[str, Mapping[str, Key]] = {
     "destinations.NAME.success": SUCCESS,
     "destinations.NAME.merge": MERGE,
     "destinations.NAME.events": EVENTS,
+    "destinations.NAME.endpoints": ENDPOINTS,
     "destinations.NAME.rules.RULE": RULE,
     "destinations.NAME.items": ITEMS,
 }
@@ -105,6 +107,9 @@ def _rows() -> list[Row]:
 
 
 ROWS = _rows()
+#: With that table a destination is another one: it has no URL, and other defaults.
+APART = "destinations.NAME.endpoints"
+USUAL = [row for row in ROWS if row.table != APART]
 
 
 def _name(row: Row) -> str:
@@ -144,14 +149,14 @@ def test_the_page_has_every_key_once() -> None:
 def test_writing_every_default_out_changes_nothing(provider: str) -> None:
     written = {
         (row.table, row.key): value
-        for row in ROWS
+        for row in USUAL
         if row.means_something(provider) and (value := row.literal(provider)) is not None
     }
     assert len(written) > 25, "the pattern finds no defaults any more"
     assert _load(provider, written) == _load(provider, {})
 
 
-@pytest.mark.parametrize("row", [r for r in ROWS if r.literal(r.provider)], ids=_name)
+@pytest.mark.parametrize("row", [r for r in USUAL if r.literal(r.provider)], ids=_name)
 def test_a_documented_key_is_heard(row: Row) -> None:
     """Or the test above would prove nothing: another value must make a difference."""
     provider = row.provider
@@ -165,7 +170,7 @@ def test_a_documented_key_is_heard(row: Row) -> None:
     assert changed != _load(provider, {})
 
 
-@pytest.mark.parametrize("row", [r for r in ROWS if not r.literal(r.provider)], ids=_name)
+@pytest.mark.parametrize("row", [r for r in USUAL if not r.literal(r.provider)], ids=_name)
 def test_a_key_without_a_written_default(row: Row) -> None:
     assert row.default in ("required", "none", "below"), "no TOML value, and no word we know"
     if row.default == "below":
@@ -185,11 +190,39 @@ def test_a_key_without_a_written_default(row: Row) -> None:
             "redis": redis,
             "destinations.NAME.success": destination.success,
             "destinations.NAME.merge": destination.merge,
+            "destinations.NAME.events": destination.events,
             "destinations.NAME.rules.RULE": ReplyRule(status="403", outcome="retry"),
             "destinations.NAME.items": ItemsRule(pointer="", success="", equals=0),
         }
         attribute = "pointer" if row.key == "body" else row.key
         assert not getattr(owner.get(row.table, destination), attribute)
+
+
+def _hooks(values: Mapping[str, str], **keys: str) -> Any:
+    text = '[destinations.d]\nprovider = "webhook"\nsecrets = [{ env = "A" }]\n'
+    text += "".join(f"{key} = {value}\n" for key, value in keys.items())
+    text += "[destinations.d.endpoints]\n"
+    text += "".join(f"{key} = {value}\n" for key, value in values.items())
+    return loads(text).destinations["d"]
+
+
+def test_the_defaults_of_endpoints_are_as_documented() -> None:
+    rows = {row.key: row.literal("webhook") for row in ROWS if row.table == APART}
+    written = {key: value for key, value in rows.items() if value is not None}
+    assert _hooks(written) == _hooks({}) == _hooks({}, pace='"fixed"', connections="100")
+    assert _hooks({}).endpoints.secrets_dir is None
+    for key, value in written.items():
+        assert _hooks({key: f"{value}1"}) != _hooks({}), key
+
+
+@pytest.mark.parametrize(
+    ("key", "value"),
+    [("url", '"https://a.example/"'), ("pace", '"adaptive"'), ("tenants", "{ a = {} }")],
+)
+def test_what_means_nothing_beside_endpoints_is_refused(key: str, value: str) -> None:
+    with pytest.raises(ConfigError) as caught:
+        _hooks({}, **{key: value})
+    assert [p.key for p in caught.value.problems] == [f"destinations.d.{key}"]
 
 
 @pytest.mark.parametrize("row", ROWS, ids=_name)

@@ -15,6 +15,7 @@ from paceline.errors import (
     ConfigProblem,
     Draining,
     DuplicateConflict,
+    EndpointDisabled,
     InvalidMessage,
     MessageTooLarge,
     MissingExtra,
@@ -41,6 +42,7 @@ ALL: list[PacelineError] = [
     NotPossible("cancel", "the message is sent"),
     OutboxFull("maxmd", "max_messages 10"),
     Draining("maxmd"),
+    EndpointDisabled("hooks", "acme", "endpoint is gone"),
     RedisUnavailable("timed out"),
 ]
 

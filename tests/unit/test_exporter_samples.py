@@ -142,6 +142,19 @@ def test_what_happened() -> None:
     assert get("paceline_law_difference") == 6
 
 
+def test_events_on_their_way_to_a_url() -> None:
+    told = {"events": 90, "events_forwarded": 70, "events_unforwarded": 5, "events_trimmed": 40}
+    to = {"rate": "90", "deliver_to": "hook"}
+    get = of(census(counters=told, config=to))
+    assert get("paceline_events_forward_lag") == 20
+    assert get("paceline_events_unforwarded_total") == 5
+    # Before the first look at them it is plain that none is to be made up for.
+    del told["events_forwarded"]
+    assert of(census(counters=told, config=to))("paceline_events_forward_lag") == 50
+    nowhere = of(census(counters=told, config={"rate": "90", "deliver_to": ""}))
+    assert nowhere("paceline_events_forward_lag") == 0
+
+
 def test_histograms_are_cumulative_and_have_every_bucket() -> None:
     found = {"api:25000": 3.0, "api:1000000": 2.0, "api:inf": 1.0, "api:sum": 2_500_000.0}
     get = of(census(histogram=found))

@@ -347,9 +347,10 @@ def test_every_event_is_documented_and_every_documented_one_is_told() -> None:
     assert told == documented
 
 
-#: extra={"event": …}, the reaper's _about("…"), Change("…"), the narrator's table.
+#: extra={"event": …}, the reaper's _about("…"), Change("…"), News("…"), the narrator's table.
 _EVENT_PATTERNS = (
-    r'"event": "(\w+)"', r'_about\("(\w+)"', r'Change\("(\w+)"', r'\("(\w+)", logging\.[A-Z]+,',
+    r'"event": "(\w+)"', r'_about\("(\w+)"', r'Change\("(\w+)"', r'News\(\s*"(\w+)"',
+    r'\("(\w+)", logging\.[A-Z]+,',
     r'event = "(\w+)" if', r'else "(failed)"', r'event, level = "(\w+)"',
     r'event, level, text = \(\s*"(\w+)"',
 )  # fmt: skip

@@ -9,11 +9,13 @@ from collections.abc import Callable, Sequence
 import pytest
 
 from paceline.backoff import POLICIES
+from paceline.endpoint_keys import EndpointKeys
 from paceline_workers.outcome import Kind, Outcome, Reply
-from paceline_workers.providers import mailgun, maxmd, sparkpost, webhook
+from paceline_workers.providers import mailgun, maxmd, sparkpost, webhook, webhook_endpoints
 from paceline_workers.providers.base import Profile, as_merging
 from paceline_workers.providers.table import Row
 from paceline_workers.providers.webhook_signer import Signer
+from paceline_workers.providers.webhook_table import ENDPOINTS
 
 # Mon, 20 Dec 2021 20:33:01 GMT, the moment of Mailgun's example less 20 s.
 NOW = 1_640_032_381.0
@@ -37,11 +39,21 @@ def _webhook(rows: Sequence[Row]) -> Profile:
     )
 
 
+def _endpoints(rows: Sequence[Row]) -> Profile:
+    return webhook_endpoints.WebhookEndpoints(
+        keys=EndpointKeys([b"k" * 24], None, ""),
+        wall_s=lambda: NOW,
+        policy=POLICIES["webhook"],
+        table=rows,
+    )
+
+
 TABLES: dict[str, tuple[tuple[Row, ...], Callable[[Sequence[Row]], Profile]]] = {
     "maxmd": (maxmd.TABLE, _maxmd),
     "sparkpost": (sparkpost.TABLE, _sparkpost),
     "mailgun": (mailgun.TABLE, _mailgun),
     "webhook": (webhook.TABLE, _webhook),
+    "endpoints": (ENDPOINTS, _endpoints),
 }
 ROWS = [
     pytest.param(name, place, id=f"{name}-{row.status}-{row.case or 'any'}")
@@ -55,7 +67,8 @@ def judge(profile: Profile, row: Row) -> Outcome:
 
 
 @pytest.mark.parametrize(
-    ("name", "count"), [("maxmd", 12), ("sparkpost", 63), ("mailgun", 15), ("webhook", 15)]
+    ("name", "count"),
+    [("maxmd", 12), ("sparkpost", 63), ("mailgun", 15), ("webhook", 15), ("endpoints", 17)],
 )
 def test_the_tables_are_whole(name: str, count: int) -> None:
     table = TABLES[name][0]

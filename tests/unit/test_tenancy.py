@@ -282,7 +282,7 @@ def test_when_it_answers_all_of_it_goes_in_its_order() -> None:
     assert it.try_get() is None
     for leased in out:
         it.answer(leased)
-    assert it.queue.slow_tenants() == ["bad"]
+    assert it.queue.facts() == {"slow_tenants": ["bad"]}
     first = it.get()
     assert first.head.priority == "high"
     it.answer(first)

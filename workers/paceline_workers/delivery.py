@@ -11,11 +11,13 @@ from typing import Any, Literal
 
 import requests
 from msgspec.structs import replace
+from redis.exceptions import RedisError
 
 from paceline.answers import Action, Leased, Permit, Settlement
 from paceline.clock import Clock
 from paceline.errors import PayloadError
 from paceline.version import __version__
+from paceline_workers.endpoint_book import Address, EndpointBook
 from paceline_workers.gate import CalledOff, WireGate
 from paceline_workers.outcome import (
     Disposition,
@@ -26,7 +28,14 @@ from paceline_workers.outcome import (
     judge_failure,
 )
 from paceline_workers.packing import packed
-from paceline_workers.providers.base import Merging, Profile, RenderedRequest, as_merging
+from paceline_workers.providers.base import (
+    Addressing,
+    Merging,
+    Profile,
+    RenderedRequest,
+    as_addressing,
+    as_merging,
+)
 from paceline_workers.ratelimit import parse_rate_limit
 from paceline_workers.transports.adapter import GatedAdapter, GatedRequest
 from paceline_workers.transports.connection import TransportError
@@ -55,7 +64,8 @@ class Route:
 class Delivery:
     """Delivers messages one by one, on one thread, with a Session of its own.
 
-    ``on_ambiguous``: what becomes of a merged request that may have been processed.
+    ``on_ambiguous``: what becomes of a merged request that may have been processed. ``book``: where
+    each message goes, where the destination has many endpoints.
     """
 
     def __init__(
@@ -69,6 +79,7 @@ class Delivery:
         clock: Clock,
         rand: Callable[[], float],
         on_ambiguous: Literal["retry", "park"] = "park",
+        book: EndpointBook | None = None,
     ) -> None:
         self._profile = profile
         self._route = route
@@ -77,31 +88,55 @@ class Delivery:
         self._clock = clock
         self._rand = rand
         self._on_ambiguous = on_ambiguous
+        self._book = book
         self._session = _session(adapter)
         #: What became of each member of the request that was delivered last, where that is known.
         self.parts: tuple[Outcome, ...] = ()
 
-    def deliver(self, leased: Leased, on_wire: Callable[[], None]) -> Settlement | None:
+    def deliver(
+        self,
+        leased: Leased,
+        on_wire: Callable[[], None],
+        on_connect: Callable[[bool], None] = lambda _is_open: None,
+    ) -> Settlement | None:
         """Sends one message and says what became of it; None where it is not ours any more.
 
         ``on_wire`` is called when a permit is in hand and the write is next (again, where it must
-        be drawn anew). Raises CalledOff (closed or stopping): nothing was written, give the message
-        back.
+        be drawn anew); ``on_connect(False)`` where a connection must be opened first,
+        ``on_connect(True)`` when it is open and the gate is next. Raises CalledOff (closed or
+        stopping): nothing was written, give the message back.
         """
         self.parts = ()
+        address = None
+        if self._book is not None:
+            address = self._find(self._book, leased)
+            if address is None:
+                # Registered no more: Redis lets it rest. Or not to be known: Redis is away.
+                return Settlement(id=leased.id, nonce=leased.nonce, action="back")
         try:
-            rendered = packed(self._render(leased), self._route.gzip_from_bytes)
+            rendered = packed(self._render(leased, address), self._route.gzip_from_bytes)
         except PayloadError as error:
             return self._unfit(leased, error)
         permits: list[Permit] = []
+        connecting = False
+
+        def before_connect() -> None:
+            nonlocal connecting
+            self._gate.flush()
+            connecting = True
+            on_connect(False)
 
         def gate() -> float:
+            nonlocal connecting
+            if connecting:
+                connecting = False
+                on_connect(True)
             permit, due_s = self._gate.await_permit(leased, len(rendered.body))
             permits[:] = [permit]
             on_wire()
             return due_s
 
-        request = self._request(leased, rendered, gate)
+        request = self._request(leased, rendered, gate, before_connect, address)
         cause, advised_s = "", None
         try:
             # Without `proxies` the Session would look for some, for each request.
@@ -135,7 +170,17 @@ class Delivery:
         under_way = min(_UNDER_WAY, (advice.limit or 0) // 10)
         return advice.reset_s if advice.remaining <= under_way else None
 
-    def _render(self, leased: Leased) -> RenderedRequest:
+    @staticmethod
+    def _find(book: EndpointBook, leased: Leased) -> Address | None:
+        try:
+            return book.find(leased.head.tenant)
+        except RedisError as error:
+            log.warning("message %s: where its endpoint is: %s; given back", leased.id, error)
+            return None
+
+    def _render(self, leased: Leased, address: Address | None) -> RenderedRequest:
+        if address is not None:
+            return _addressing(self._profile).render_to(address.name, leased.id, leased.payload)
         request_id = leased.request_id
         if request_id is None:
             return self._profile.render(leased.id, leased.payload)
@@ -158,7 +203,12 @@ class Delivery:
             )
 
     def _request(
-        self, leased: Leased, rendered: RenderedRequest, gate: Callable[[], float]
+        self,
+        leased: Leased,
+        rendered: RenderedRequest,
+        gate: Callable[[], float],
+        before_connect: Callable[[], None],
+        address: Address | None,
     ) -> GatedRequest:
         headers = dict(rendered.headers)
         headers.setdefault("User-Agent", f"paceline/{__version__}")
@@ -166,11 +216,12 @@ class Delivery:
             headers[self._route.id_header] = leased.request_id or leased.id
         return GatedRequest(
             rendered.method,
-            self._route.url,
+            self._route.url if address is None else address.url,
             headers,
             rendered.body,
             gate,
-            self._gate.flush,
+            before_connect,
+            target="" if address is None else address.target,
             suffix=rendered.suffix,
         )
 
@@ -321,6 +372,17 @@ def _merging(profile: Profile) -> Merging:
             "Configure [merge] again until it is sent",
         )
     return merging
+
+
+def _addressing(profile: Profile) -> Addressing:
+    addressing = as_addressing(profile)
+    if addressing is None:
+        raise PayloadError(
+            "endpoint",
+            "was named, and this destination has none now",
+            "Configure [endpoints] again",
+        )
+    return addressing
 
 
 def _session(adapter: GatedAdapter) -> requests.Session:

@@ -11,10 +11,12 @@ import random
 import threading
 from collections.abc import Callable, Mapping, Sequence
 from math import ceil
+from ssl import SSLContext
 from typing import Any
 
 from paceline.answers import Settlement
 from paceline.clock import Clock
+from paceline.endpoint_registry import EndpointRegistry
 from paceline.errands import Errands
 from paceline.errors import ConfigError, ConfigProblem
 from paceline.guard import guard_of
@@ -23,7 +25,9 @@ from paceline.outbox import OutboxStore
 from paceline.proxy import proxy_of
 from paceline.scripts import Pinned
 from paceline.settings import Destination
+from paceline_workers.crowd import Crowd
 from paceline_workers.delivery import Delivery, Route
+from paceline_workers.endpoint_book import EndpointBook
 from paceline_workers.exchange import Exchange
 from paceline_workers.gate import WireGate
 from paceline_workers.live_profile import LiveProfile
@@ -36,9 +40,11 @@ from paceline_workers.sender import QUEUE_S, Sender
 from paceline_workers.settler import Settler
 from paceline_workers.status_poll import DEADLINE_S, StatusPoll
 from paceline_workers.taker import BatchTaker
+from paceline_workers.tenancy import Tenancy
 from paceline_workers.trace import WireTrace
 from paceline_workers.transports.adapter import GatedAdapter
-from paceline_workers.transports.connection import Connector
+from paceline_workers.transports.connection import Connector, tls_context
+from paceline_workers.transports.endpoint_pool import EndpointPool
 from paceline_workers.transports.network import Network, WatchedConnector
 from paceline_workers.transports.pool import ConnectionPool, Retirement
 from paceline_workers.transports.watchdog import Watchdog
@@ -76,7 +82,11 @@ class Engine:
         self._proxy = proxy_of(destination, environ)
         self.recipe = recipe_of(destination, environ)
         self._watchdog = Watchdog(clock.monotonic_s)
-        self._network = Network()
+        #: Where each message goes, where the destination has many endpoints.
+        self._book: EndpointBook | None = None
+        if destination.endpoints is not None:
+            self._book = EndpointBook(EndpointRegistry(store), clock.monotonic_s)
+        self._network = Network(certificates=self._book is None)
         # Without the values in their queries: keys are sometimes sent there.
         self._shown_urls: list[str] = destination.public()["urls"]
         self.pool = self._make_pool()
@@ -149,21 +159,13 @@ class Engine:
 
     # -- wiring -----------------------------------------------------------------------------
 
-    def _make_pool(self) -> ConnectionPool:
+    def _make_pool(self) -> ConnectionPool | EndpointPool:
         d = self.destination
+        retirement = Retirement(
+            d.connection_max_age_s, d.connection_max_requests, d.connection_idle_s
+        )
         try:
-            connectors: list[Connector] = [
-                WatchedConnector(
-                    self._network,
-                    url,
-                    connect_timeout_s=d.connect_timeout_s,
-                    read_timeout_s=d.read_timeout_s,
-                    ca_file=d.ca_file,
-                    proxy=self._proxy,
-                    guard=guard_of(d),
-                )
-                for url in d.urls
-            ]
+            connector_of = self._connectors(tls_context(d.ca_file))
         except OSError as error:  # SSLError is one: a file without a certificate
             key = f"destinations.{d.name}.ca_file"
             why = f"{d.ca_file} cannot be used: {error.strerror or error}"
@@ -171,15 +173,28 @@ class Engine:
                 [ConfigProblem(key, why, "Name a readable PEM file")],
                 source=f"destination {d.name}",
             ) from error
-        retirement = Retirement(
-            d.connection_max_age_s, d.connection_max_requests, d.connection_idle_s
-        )
+        if self._book is not None:
+            return EndpointPool(
+                connector_of, retirement, clock=self._clock.monotonic_s, rand=random.random
+            )
         return ConnectionPool(
-            connectors,
+            [connector_of(url) for url in d.urls],
             retirement,
             clock=self._clock.monotonic_s,
             rand=random.random,
             on_health=self._tell_health,
+        )
+
+    def _connectors(self, context: SSLContext) -> Callable[[str], Connector]:
+        d, guard = self.destination, guard_of(self.destination)
+        return lambda url: WatchedConnector(
+            self._network,
+            url,
+            connect_timeout_s=d.connect_timeout_s,
+            read_timeout_s=d.read_timeout_s,
+            context=context,
+            proxy=self._proxy,
+            guard=guard,
         )
 
     def _tell_health(self, number: int, healthy: bool) -> None:
@@ -211,13 +226,14 @@ class Engine:
         def make_delivery(settler: Settler) -> Delivery:
             return Delivery(
                 self.profile,
-                Route(d.urls[0], d.id_header, d.gzip_from_bytes),
+                Route(d.urls[0] if d.urls else "", d.id_header, d.gzip_from_bytes),
                 adapter,
                 WireGate(exchange, settler, self._clock, self.stopping),
                 worker=self._worker,
                 clock=self._clock,
                 rand=random.random,
                 on_ambiguous=d.merge.on_ambiguous,
+                book=self._book,
             )
 
         def settler_of(settled: Callable[[Sequence[Settlement]], None]) -> Settler:
@@ -235,6 +251,8 @@ class Engine:
             merger_of=self._merger_of(),
             members=self._store.members,
             errand=self._make_poll(),
+            watch_of=Tenancy if self._book is None else Crowd,
+            apart=self._book is not None,
         )
 
     def _make_poll(self) -> StatusPoll | None:

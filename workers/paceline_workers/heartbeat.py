@@ -13,7 +13,7 @@ from paceline.outbox import OutboxStore
 from paceline_workers.outage import Outage
 from paceline_workers.sender import Sender
 from paceline_workers.totals import Totals
-from paceline_workers.transports.pool import ConnectionPool
+from paceline_workers.transports.base import Pool
 
 #: A lease lasts at least five periods (Destination.heartbeat_s): after more it may have lapsed.
 _SILENT_BEATS = 4.5
@@ -33,7 +33,7 @@ class Heartbeat:
         self,
         store: OutboxStore,
         worker: str,
-        pool: ConnectionPool,
+        pool: Pool,
         sender: Sender,
         facts: Callable[[], Mapping[str, Any]],
         nudge: Callable[[], None],
@@ -60,9 +60,7 @@ class Heartbeat:
         """Starts the thread."""
         self._thread.start()
 
-    def take_over(
-        self, pool: ConnectionPool, sender: Sender, meanwhile: Callable[[], object]
-    ) -> None:
+    def take_over(self, pool: Pool, sender: Sender, meanwhile: Callable[[], object]) -> None:
         """From here on the beats are these ones'. ``meanwhile`` is called between two beats."""
         with self._lock:
             self._pool, self._sender = pool, sender

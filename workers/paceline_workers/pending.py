@@ -5,9 +5,10 @@ from __future__ import annotations
 import heapq
 import threading
 from itertools import count
+from typing import Any
 
 from paceline.answers import Leased
-from paceline_workers.tenancy import Tenancy
+from paceline_workers.watch import News, Watch
 
 _RANK = {"high": 0, "normal": 1, "bulk": 2}
 _Item = tuple[int, int, Leased]
@@ -32,18 +33,20 @@ class PendingQueue:
         self.resize(capacity)
         self._order = count()
         self._heap: list[_Item] = []
-        self._tenancy: Tenancy | None = None
-        self._shared: Tenancy | None = None  # the same, once there is something to ask it
+        self._watch: Watch | None = None
+        self._shared: Watch | None = None  # the same, once there is something to ask it
         self._aside: dict[str, list[_Item]] = {}  # a heap for each tenant
         self._aside_count = 0
+        self._none_free = -1  # none of them might go at this number of changes
         lock = threading.Lock()
         self._room = threading.Condition(lock)
         self._some = threading.Condition(lock)
         self._closed = False
 
-    def watch_tenants(self, tenancy: Tenancy) -> None:
+    def watch_tenants(self, watch: Watch) -> None:
         """From now on asks it whose messages may go. Before the first message."""
-        self._tenancy = tenancy
+        self._watch = watch
+        self._shared = watch if watch.shared else None
 
     def resize(self, capacity: int) -> None:
         """Another bound, as the rate changes. What is in it stays."""
@@ -57,6 +60,20 @@ class PendingQueue:
         with self._some:
             self._most_others = most_others
             self._some.notify_all()
+
+    def connects(self, leased: Leased) -> None:
+        """For a message got from here a connection is opened now."""
+        shared = self._shared
+        if shared is not None:
+            with self._some:
+                shared.connects(leased.head.tenant, id(leased))
+
+    def connected(self, leased: Leased) -> None:
+        """It is open, and the message waits for its permit."""
+        shared = self._shared
+        if shared is not None:
+            with self._some:
+                shared.connected(leased.head.tenant, id(leased))
 
     def began(self, leased: Leased) -> None:
         """A message got from here is written now."""
@@ -75,7 +92,8 @@ class PendingQueue:
                 self._others_out -= 1
             if shared is not None:
                 shared.done(leased.head.tenant, id(leased))
-            if self._aside:
+            # Only then: to wake all threads for each message that is done would cost more than it.
+            if shared is not None and self._first_free(shared) is not None:
                 self._some.notify_all()
             elif self._most_others is not None:
                 self._some.notify()
@@ -175,19 +193,35 @@ class PendingQueue:
     # -- tenants --------------------------------------------------------------------------------
 
     def _note(self, tenant: str) -> None:
-        if self._tenancy is not None:
-            self._tenancy.seen(tenant)
-            self._shared = self._tenancy if self._tenancy.shared or self._aside else None
+        watch = self._watch
+        if watch is not None:
+            watch.seen(tenant)
+            self._shared = watch if watch.shared or self._aside else None
 
-    def _sort_out(self, tenancy: Tenancy) -> None:
-        """Leaves at the head a message that may go: others are set aside, by tenant, and the first
-        of each that may go by now comes back."""
-        for tenant in [tenant for tenant in self._aside if tenancy.may(tenant)]:
-            heapq.heappush(self._heap, self._from_aside(tenant))
-        while self._heap and not tenancy.may(self._heap[0][2].head.tenant):
-            item = heapq.heappop(self._heap)
+    def _sort_out(self, watch: Watch) -> None:
+        """Leaves at the head a message that may go: others are set aside, by tenant, and the most
+        urgent of those that may go by now comes back."""
+        heap = self._heap
+        while heap and not watch.may(heap[0][2].head.tenant):
+            item = heapq.heappop(heap)
             heapq.heappush(self._aside.setdefault(item[2].head.tenant, []), item)
             self._aside_count += 1
+        first = self._first_free(watch)
+        if first is not None and (not heap or first < heap[0]):
+            heapq.heappush(heap, self._from_aside(first[2].head.tenant))
+
+    def _first_free(self, watch: Watch) -> _Item | None:
+        """The most urgent that was set aside and may go by now."""
+        if not self._aside:
+            return None
+        changes = watch.changes()
+        if changes == self._none_free:
+            return None
+        free = (waiting[0] for tenant, waiting in self._aside.items() if watch.may(tenant))
+        first = min(free, default=None)
+        if first is None:
+            self._none_free = changes
+        return first
 
     def _from_aside(self, tenant: str, place: int = 0) -> _Item:
         waiting = self._aside[tenant]
@@ -204,7 +238,7 @@ class PendingQueue:
             return (
                 self._shared is not None
                 and self._aside_count >= self._most_aside
-                and leased.head.tenant in self._aside
+                and (leased.head.tenant in self._aside or not self._shared.may(leased.head.tenant))
                 and self._shared.is_late(leased.head.tenant)
             )
 
@@ -232,10 +266,15 @@ class PendingQueue:
         shared = self._shared
         return [] if shared is None else [it for it in self._aside if shared.is_late(it)]
 
-    def slow_tenants(self) -> list[str]:
-        """Those whose requests hang."""
+    def facts(self) -> dict[str, Any]:
+        """What status shows of those whose requests hang."""
         with self._some:
-            return [] if self._shared is None else self._shared.slow()
+            return {} if self._shared is None else self._shared.facts()
+
+    def news(self) -> list[News]:
+        """What has changed with them since the last call, for the log."""
+        with self._some:
+            return [] if self._watch is None else self._watch.news()
 
     # -- the end --------------------------------------------------------------------------------
 

@@ -33,7 +33,8 @@ from paceline_workers.merger import Merger
 from paceline_workers.pending import PendingQueue
 from paceline_workers.settler import Settler
 from paceline_workers.tenancy import Returns, Tenancy
-from paceline_workers.transports.pool import ConnectionPool, NoRoom
+from paceline_workers.transports.base import NoRoom, Pool
+from paceline_workers.watch import Watch
 
 _POLL_S = 0.25
 _ROOM_POLL_S = 0.04
@@ -52,6 +53,8 @@ QUEUE_S = 0.1
 RETURNS_TIMES = 2
 #: A request this long past its total deadline is lost with its thread: its lease runs out.
 STUCK_AFTER_S = 5.0
+#: What goes back because its endpoint hangs is not taken again for so long.
+REST_S = 2.0
 
 log = logging.getLogger("paceline.sender")
 
@@ -81,14 +84,16 @@ class Sender:
 
     ``make_delivery(settler)`` is called once in each thread. ``total_timeout_s`` bounds one
     request, for the judgement of which batches are stuck. ``members`` gives the ids in a merged
-    request. ``errand`` is what threads do while no message waits.
+    request. ``errand`` is what threads do while no message waits. ``watch_of(now_s, connections)``
+    makes what keeps threads free of what hangs. ``apart``: messages go to many endpoints, and an
+    answer that asks for time speaks of its own alone.
     """
 
     def __init__(
         self,
         threads: int,
         queue: PendingQueue,
-        pool: ConnectionPool,
+        pool: Pool,
         make_delivery: Callable[[Settler], Delivery],
         settler_of: Callable[[Callable[[Sequence[Settlement]], None]], Settler],
         *,
@@ -98,6 +103,8 @@ class Sender:
         merger_of: Callable[[Sender], Merger] | None = None,
         members: Callable[[str], Sequence[str]] = lambda _: (),
         errand: Errand | None = None,
+        watch_of: Callable[[Callable[[], float], Callable[[], int]], Watch] = Tenancy,
+        apart: bool = False,
     ) -> None:
         self._queue = queue
         self._pool = pool
@@ -107,9 +114,8 @@ class Sender:
         self._stopping = stopping
         self._closed_until_s = 0.0
         self._high_until_s = 0.0
-        queue.watch_tenants(Tenancy(clock.monotonic_s, lambda: pool.limit))
+        queue.watch_tenants(watch_of(clock.monotonic_s, lambda: pool.limit))
         self._returns = Returns(clock.monotonic_s)
-        self._slow: set[str] = set()
         self._batches: dict[str, set[str]] = {}  # ids not settled yet, by nonce
         self._lock = threading.Lock()
         self.settler = settler_of(self._on_settled)
@@ -117,6 +123,7 @@ class Sender:
         self.merger = None if merger_of is None else merger_of(self)
         self._members = members
         self._errand = errand
+        self._apart = apart
         self._desks = [_Desk() for _ in range(threads)]
         self._threads = [
             threading.Thread(target=self._run, args=(desk,), name=f"sender-{n}", daemon=True)
@@ -164,7 +171,7 @@ class Sender:
                 if self.hand_over(leased, meanwhile):
                     accepted += 1
                 else:
-                    self.give_back(leased.id, nonce)
+                    self._turn_away(leased)
         except BaseException:
             for message_id in missing:
                 self.give_back(message_id, nonce)
@@ -219,7 +226,13 @@ class Sender:
         surplus = self._queue.surplus()
         if surplus:
             for leased in self._queue.take_out(self._may_return(surplus)):
-                self.give_back(leased.id, leased.nonce)
+                self._turn_away(leased)
+
+    def _turn_away(self, leased: Leased) -> None:
+        """Back, for it would stand in the others' way; unless the destination has closed meanwhile,
+        its endpoint is let alone for a moment."""
+        rest_s = REST_S if self._apart and self.is_open() else 0.0
+        self.give_back(leased.id, leased.nonce, rest_s)
 
     def _expect_high(self) -> None:
         """Where one came, more will: until they do, a connection is kept free for them."""
@@ -243,20 +256,9 @@ class Sender:
         self._tell_slow()
 
     def _tell_slow(self) -> None:
-        slow = set(self._queue.slow_tenants())
-        for tenant in slow - self._slow:
-            log.warning(
-                "tenant %s: its requests hang; a quarter of the connections is left to it",
-                tenant or "(none)",
-                extra={"event": "tenant_slow", "cause": tenant},
-            )
-        for tenant in self._slow - slow:
-            log.info(
-                "tenant %s: its requests are answered in time again",
-                tenant or "(none)",
-                extra={"event": "tenant_back", "cause": tenant},
-            )
-        self._slow = slow
+        for line in self._queue.news():
+            level = logging.WARNING if line.bad else logging.INFO
+            log.log(level, "%s", line.text, extra={"event": line.event, "cause": line.cause})
 
     def room_for_high(self) -> int:
         """How many high messages may be taken beside a batch: none while some wait here."""
@@ -286,15 +288,15 @@ class Sender:
             self.forget(nonce)
 
     def counts(self) -> dict[str, Any]:
-        """What is held: messages queued, in flight, outcomes unsettled; the tenants whose requests
-        hang, where there are any."""
+        """What is held: messages queued, in flight, outcomes unsettled; whose requests hang, where
+        any do."""
         carried = sum(desk.delivery.carried for desk in self._desks if desk.delivery is not None)
         return {
             "queued": len(self._queue),
             **({"merging": len(self.merger)} if self.merger is not None else {}),
             "in_flight": sum(desk.begun_s is not None for desk in self._desks),
             "unsettled": len(self.settler) + carried,
-            **({"slow_tenants": slow} if (slow := self._queue.slow_tenants()) else {}),
+            **self._queue.facts(),
         }
 
     # -- the threads ------------------------------------------------------------------------
@@ -347,8 +349,12 @@ class Sender:
             desk.begun_s = self._clock.monotonic_s()
             self._queue.began(leased)
 
+        def on_connect(is_open: bool) -> None:
+            tell = self._queue.connected if is_open else self._queue.connects
+            tell(leased)
+
         try:
-            settlement = delivery.deliver(leased, on_wire)
+            settlement = delivery.deliver(leased, on_wire, on_connect)
         except CalledOff as off:
             self.give_back(leased.id, leased.nonce)
             if off.verdict == "closed":
@@ -366,7 +372,8 @@ class Sender:
                 if settlement.action in ("split", "opened"):
                     delivery.flush()
                     self._take_apart(leased, delivery, settlement.action)
-                if settlement.action in ("throttled", "quota", "held"):
+                waits = () if self._apart else ("throttled", "quota")
+                if settlement.action in (*waits, "held"):
                     # The gate closes when this is settled; what would begin until then need not.
                     delivery.flush()
                     self._close_for(settlement.delay_s or None, settlement.why)
@@ -419,9 +426,9 @@ class Sender:
         if waiting:
             log.info("destination closed (%s): gave %d messages back", what, len(waiting))
 
-    def give_back(self, message_id: str, nonce: str) -> None:
-        """Unsent and untouched, to its place."""
-        self.settler.put(Settlement(id=message_id, nonce=nonce, action="back"))
+    def give_back(self, message_id: str, nonce: str, rest_s: float = 0.0) -> None:
+        """Unsent and untouched, to its place. ``rest_s``: for so long its endpoint gets nothing."""
+        self.settler.put(Settlement(id=message_id, nonce=nonce, action="back", delay_s=rest_s))
 
     def _on_settled(self, settlements: Sequence[Settlement]) -> None:
         for settlement in settlements:

@@ -16,6 +16,9 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from math import ceil, floor
+from typing import Any
+
+from paceline_workers.watch import News
 
 LEAST_LATE_S = 0.1
 LEAST_OVERDUE_S = 1.0
@@ -63,6 +66,8 @@ class Tenancy:
         self._late_s = LEAST_LATE_S
         self._overdue_s = LEAST_OVERDUE_S
         self._learned_s = -_LEARN_EVERY_S
+        self._told: set[str] = set()
+        self._asked = 0
         #: Whether a named tenant is in sight.
         self.shared = False
 
@@ -86,6 +91,11 @@ class Tenancy:
         if it is None or limit <= 0:
             return True
         return it.out < self._most(it, tenant, limit)
+
+    def changes(self) -> int:
+        """Another number at each call: what a tenant may have follows the clock. There are few."""
+        self._asked += 1
+        return self._asked
 
     def _most(self, it: _Tenant, tenant: str, limit: int) -> int:
         others = len(self._tenants) - 1
@@ -121,6 +131,35 @@ class Tenancy:
         """All that are slow."""
         return [tenant for tenant in self._tenants if self.is_slow(tenant)]
 
+    def facts(self) -> dict[str, Any]:
+        """``slow_tenants``: the names of those that are slow."""
+        return {"slow_tenants": slow} if (slow := self.slow()) else {}
+
+    def news(self) -> list[News]:
+        """A line for each that has become slow, or is not any more."""
+        slow = set(self.slow())
+        lines = [
+            News(
+                "tenant_slow",
+                tenant,
+                f"tenant {tenant or '(none)'}: its requests hang; a quarter of the connections is "
+                "left to it",
+                bad=True,
+            )
+            for tenant in slow - self._told
+        ]
+        lines += [
+            News(
+                "tenant_back",
+                tenant,
+                f"tenant {tenant or '(none)'}: its requests are answered in time again",
+                bad=False,
+            )
+            for tenant in self._told - slow
+        ]
+        self._told = slow
+        return lines
+
     def _is_slow(self, it: _Tenant) -> bool:
         if self._oldest_s(it) > self._overdue_s:
             it.slow = True
@@ -137,6 +176,13 @@ class Tenancy:
         it = self._tenants.get(tenant)
         if it is not None:
             it.out += 1
+
+    def connects(self, _tenant: str, _key: int) -> None:
+        """A connection is opened for it: to the provider of all tenants, so if that takes long it
+        is not this one's doing."""
+
+    def connected(self, _tenant: str, _key: int) -> None:
+        """It is open."""
 
     def began(self, tenant: str, key: int) -> None:
         """Its request ``key`` is written now."""

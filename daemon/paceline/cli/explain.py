@@ -116,12 +116,20 @@ def held_words(worker: WorkerSeen) -> str:
 
 
 def route_words(worker: WorkerSeen) -> list[str]:
-    """What a worker finds, a line each: URLs, where the destination has several, and tenants whose
-    requests hang."""
+    """What a worker finds, a line each: URLs, where the destination has several, tenants whose
+    requests hang, and one for all endpoints whose do."""
     lines = [
         f"tenant {tenant or '(none)'}: SLOW, its requests hang; it has a quarter of the connections"
         for tenant in worker.facts.get("slow_tenants") or ()
     ]
+    slow = worker.facts.get("slow_endpoints")
+    if slow:
+        named = ", ".join(slow["some"])
+        more = slow["count"] - len(slow["some"])
+        lines.append(
+            f"{count_of(slow['count'], 'endpoint')} SLOW, whose requests hang, with a quarter of "
+            f"the connections between them: {named}{f' and {more:,} more' if more > 0 else ''}"
+        )
     for route in worker.facts.get("routes") or ():
         latency_s = route.get("latency_s")
         parts = [
@@ -139,6 +147,16 @@ def leans_to(census: Census) -> tuple[str, int] | None:
     where it has none."""
     to = census.config.get("fallback")
     return (to, lean_of(census.gate, to).share) if to else None
+
+
+def forwards_to(census: Census) -> dict[str, Any] | None:
+    """Where its events go, how many are not there yet, and how many were trimmed away before; None
+    where they go nowhere."""
+    lag = census.forward_lag
+    if lag is None:
+        return None
+    missed = census.counters.get("events_unforwarded", 0)
+    return {"to": census.config["deliver_to"], "lag": lag, "unforwarded": missed}
 
 
 def bucket_level(census: Census) -> float | None:
@@ -315,6 +333,7 @@ def status_view(census: Census, rates: Rates | None = None) -> dict[str, Any]:
         ],
         "draining": census.gate.get("draining"),
         "fallback": {"to": leans[0], "share": leans[1]} if (leans := leans_to(census)) else None,
+        "events_forward": forwards_to(census),
         "why": {"code": why.code, "text": why.text},
         "backlog_s": backlog_s(census),
         "eta_s": eta_s(census),

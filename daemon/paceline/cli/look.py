@@ -133,6 +133,10 @@ def status_text(census: Census, rates: Rates | None = None) -> str:
         lines.append(f"  draining    takes nothing new ({census.gate['draining']})")
     if leans := explain.leans_to(census):
         lines.append(f"  fallback    {leans[1]}% to {leans[0]}, {law['moved_out']:,} moved so far")
+    if forward := explain.forwards_to(census):
+        lost = forward["unforwarded"]
+        missed = f", {lost:,} trimmed away before" if lost else ""
+        lines.append(f"  events      to {forward['to']}, {forward['lag']:,} not there yet{missed}")
     if census.unfinished:
         backlog = explain.backlog_s(census)
         at_rate = "" if backlog is None else f" ({in_words(backlog)} at the rate)"

@@ -61,6 +61,11 @@ _LIST: Final = (
     ),
     _of_destination("histogram", "delivery_seconds", "Accepted to sent, of a message."),
     _of_destination("gauge", "law_difference", "Of the conservation law; 0 when it holds."),
+    # events on their way to the app's own URL
+    _of_destination("gauge", "events_forward_lag", "Events not yet handed on to the app's URL."),
+    _of_destination(
+        "counter", "events_unforwarded_total", "Events trimmed away before they were handed on."
+    ),
     # the rate
     _of_destination("counter", "permits_total", "Permits drawn."),
     _of_destination("gauge", "permits", "Permits in the bucket; below 0: drawn ahead."),

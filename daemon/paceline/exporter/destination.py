@@ -21,6 +21,7 @@ def put_destination(sheet: Sheet, census: Census, run_id: str) -> None:
     """All metrics of one destination. ``run_id`` is the Redis that was read."""
     _put_waiting(sheet, census)
     _put_events(sheet, census)
+    _put_forwarding(sheet, census)
     _put_rate(sheet, census, run_id)
     _put_connections(sheet, census)
     _put_processes(sheet, census)
@@ -61,6 +62,12 @@ def _put_events(sheet: Sheet, census: Census) -> None:
     _put_histogram(sheet, "paceline_api_latency_seconds", census, "api")
     _put_histogram(sheet, "paceline_delivery_seconds", census, "sent")
     sheet.put("paceline_law_difference", census.difference, name)
+
+
+def _put_forwarding(sheet: Sheet, census: Census) -> None:
+    name, lost = census.destination, census.counters.get("events_unforwarded", 0)
+    sheet.put("paceline_events_forward_lag", census.forward_lag or 0, name)
+    sheet.put("paceline_events_unforwarded_total", lost, name)
 
 
 def _put_histogram(sheet: Sheet, metric: str, census: Census, which: str) -> None:

@@ -14,7 +14,11 @@ T = KEYS[1]
 local now, op, name, why, who = clock(ARGV[1]), ARGV[2], ARGV[3], ARGV[4], ARGV[5]
 --@walk
 
-if op == 'walk' then return {walk_campaigns(now, tonumber(name))} end
+if op == 'walk' then
+  local looked, left = walk_campaigns(now, tonumber(name))
+  write_tally()
+  return {looked, left}
+end
 
 local function changed()
   if op == 'resume' then return redis.call('HDEL', K('cp'), name) end

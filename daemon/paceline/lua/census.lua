@@ -47,8 +47,12 @@ for prio = 0, 2 do
       left[tenant] = math.max(0, may - count)
     end
     local first = redis.call('ZRANGE', place, 0, 0)[1]
-    local m = first and read(first)
-    if m and (not oldest or m.at < oldest) then oldest = m.at end
+    -- Its moment alone: of thousands of tenants and lanes the whole header would be dear.
+    local at = first and redis.pcall('GETRANGE', K('m:' .. first), 32, 39)
+    if type(at) == 'string' and #at == 8 then
+      at = struct.unpack('>d', at)
+      oldest = math.min(oldest or at, at)
+    end
   end
   put('ready_' .. names[prio + 1], here)
   ready = ready + here
@@ -68,6 +72,15 @@ for tenant, count in pairs(capped) do
   end
 end
 put('capped', held_back)
+if lanes_of('any') then
+  local failing, disabled = 0, 0
+  for _, state in ipairs(redis.call('HVALS', K('es'))) do
+    if string.byte(state) == 100 then disabled = disabled + 1 else failing = failing + 1 end
+  end
+  put('endpoints', redis.call('HLEN', K('ep')))
+  put('endpoints_failing', failing)
+  put('endpoints_disabled', disabled)
+end
 put('batches', #nonces)
 put('invitations', redis.call('ZCARD', K('inv')))
 put('oldest_us', oldest and math.max(0, now - oldest) or 0)

@@ -29,6 +29,7 @@ if tonumber(cfg[6] or 0) == 0 then redis.call('UNLINK', K('poll')) end
 -- Turned off: nobody would trim them any more.
 if (cfg[7] or '') == '' and redis.call('UNLINK', K('ev')) == 1 then
   redis.call('HSET', K('n'), 'events_trimmed', redis.call('HGET', K('n'), 'events') or 0)
+  redis.call('HDEL', K('evf'), 'entry')
 end
 local burst, reserve = tonumber(cfg[1]), tonumber(cfg[3])
 

@@ -17,14 +17,17 @@
 -- ARGV  payload bytes (kept as they are, never parsed here: cjson turns [] into {} and loses
 --       integers over 2^53), options as a JSON object, [now_us, for tests]
 --       options: id (required: the caller makes it before its first try, so that a repeated call
---       cannot enqueue twice), priority high|normal|bulk, tenant, campaign,
+--       cannot enqueue twice), priority high|normal|bulk, tenant, campaign, endpoint and key (of a
+--       destination with many endpoints: which one, and what is to be sent in order),
 --       not_before and expires (unix seconds), delay_s and ttl_s (seconds from now)
 --       bulk: now_us, for tests, or '', and then as above
 -- Returns "new", or "already" (same id, same payload: a repeated call).
--- Errors  PLINVALID, PLTOOBIG, PLUNKNOWN, PLCONFLICT, PLFULL, PLDRAINING: then nothing was written.
+-- Errors  PLINVALID, PLTOOBIG, PLUNKNOWN, PLCONFLICT, PLFULL, PLDRAINING, PLDISABLED: then nothing was
+--         written.
 local VERSION = 5
 local PRIORITIES = {high = '0', normal = '1', bulk = '2'}
 local OPTIONS = {id = 'string', priority = 'string', tenant = 'string', campaign = 'string',
+  endpoint = 'string', key = 'string',
   not_before = 'number', expires = 'number', delay_s = 'number', ttl_s = 'number'}
 
 local function refuse(code, text) return redis.error_reply(code .. ' ' .. text) end
@@ -50,14 +53,14 @@ local function read_options(json)
     local want = OPTIONS[name]
     if not want then
       return nil, 'options.' .. string.sub(tostring(name), 1, 40):gsub('[^%w_.-]', '?')
-        .. ': unknown; known are id, priority, tenant, campaign, not_before, expires, delay_s, ttl_s'
+        .. ': unknown; known are id, priority, tenant, campaign, endpoint, key, not_before, expires, delay_s, ttl_s'
     elseif value == cjson.null then o[name] = nil
     elseif type(value) ~= want then return nil, 'options.' .. name .. ': must be a ' .. want
     elseif want == 'number' and (value ~= value or value < 0 or value > 1e11) then
       return nil, 'options.' .. name .. ': must be seconds from 0 to 1e11'
     end
   end
-  for _, name in ipairs({'tenant', 'campaign'}) do
+  for _, name in ipairs({'tenant', 'campaign', 'endpoint', 'key'}) do
     local value = o[name]
     if value and (#value > 64 or not value:match('^[%w._-]+$')) then
       return nil, 'options.' .. name .. ': must be 1 to 64 characters of A-Z a-z 0-9 . _ -'
@@ -93,15 +96,41 @@ local COUNTERS = {'accepted', 'moved_in', 'sent', 'expired', 'cancelled', 'dropp
   'bytes', 'seq'}
 local function open_intake(tag)
   T, campaigns = tag, {}
-  local cfg = redis.call('HMGET', K('cfg'), 'max_payload', 'max_count', 'max_bytes', 'events')
+  local cfg = redis.call('HMGET', K('cfg'), 'max_payload', 'max_count', 'max_bytes', 'events', 'endpoints')
   if not cfg[1] then return nil end
   events_as(cfg[4])
+  lanes_as(cfg[5])
   local n = redis.call('HMGET', K('n'), unpack(COUNTERS))
   for i = 1, #COUNTERS do n[i] = tonumber(n[i] or 0) end
   return {max_payload = tonumber(cfg[1]), max_count = tonumber(cfg[2]), max_bytes = tonumber(cfg[3]),
     live = n[1] + n[2] - n[3] - n[4] - n[5] - n[6] - n[7], bytes = n[8], seq = n[9],
     draining = redis.call('HGET', K('gate'), 'draining'), prefix = K('m:'), accepted = 0, added = 0,
     ways = {}, places = {}, order = {}, expiring = {}, tells = wants('accepted')}
+end
+
+-- The lane of an endpoint, which stands in the place of the tenant; or nil, and why it gets nothing.
+local function lane_for(o)
+  if not lanes then
+    if o.endpoint or o.key then
+      return nil, 'PLINVALID', 'options.' .. (o.endpoint and 'endpoint' or 'key')
+        .. ': this destination has no endpoints; leave it out'
+    end
+    return o.tenant or ''
+  end
+  local name = o.endpoint
+  if o.tenant then
+    return nil, 'PLINVALID', 'options.tenant: this destination is shared between its endpoints; leave it out'
+  elseif not name then
+    return nil, 'PLINVALID', 'options.endpoint: missing; this destination has many, name one of them'
+  elseif not lanes.registered(name) then
+    return nil, 'PLINVALID', 'options.endpoint: ' .. name
+      .. ' is not registered here; mend the name, or have an operator add it'
+  end
+  local disabled, state = lanes.trouble_of(name)
+  if disabled then
+    return nil, 'PLDISABLED', 'endpoint ' .. name .. ' is disabled: ' .. string.match(state, '^d %d+ (.*)$')
+  end
+  return o.key and name .. '/' .. o.key or name
 end
 
 -- What messages of equal options share: why none of them may enter, or the two parts of their header
@@ -118,8 +147,9 @@ local function open_way(intake, o)
   if expires > 0 and due >= expires then
     return {refused = {'PLINVALID', 'options.expires: not after not_before'}}
   end
-  local tenant, campaign, its = o.tenant or '', o.campaign or '', nil
-  local later, score = due > now, due
+  local tenant, code, text = lane_for(o)
+  if not tenant then return {refused = {code, text}} end
+  local later, score, campaign, its = due > now, due, o.campaign or '', nil
   if campaign ~= '' then
     redis.call('SCARD', K('c:' .. campaign))
     its = in_campaign(campaign).came

@@ -68,8 +68,11 @@ end
 
 --@campaigns
 
+--@endpoints
+
 -- At the end of every script: events, counters, and batches that have become empty go.
 local function write_tally()
+  if lanes then lanes.heed_left() end
   if wanted and #told > 0 then write_events() end
   add_up('n', tally)
   if next(campaigns) then write_campaigns() end
@@ -79,7 +82,7 @@ local function write_tally()
       redis.call('ZREM', K('batches'), nonce)
     end
   end
-  tally, touched, keep_ms, wanted, about = {}, {}, nil, nil, nil
+  tally, touched, keep_ms, wanted, about, lanes = {}, {}, nil, nil, nil, nil
   campaigns, some_paused = {}, nil
 end
 
@@ -114,7 +117,11 @@ local function to_ready(m)
   if m.cl > 0 and is_held_back(m) then return to_far(m) end
   m.state = 'R'
   redis.call('ZADD', K('r:' .. m.prio .. ':' .. m.tenant), m.seq, m.id)
-  local ring = K('t:' .. m.prio)
+  local ring, its_lanes = K('t:' .. m.prio), lanes_of(m.tenant)
+  if its_lanes then
+    redis.call('ZADD', ring, 'NX', 0, m.tenant)
+    return its_lanes.offer(m.prio, m.tenant)
+  end
   local low = redis.call('ZRANGE', ring, 0, 0, 'WITHSCORES')[2] or '0'
   return redis.call('ZADD', ring, 'NX', low, m.tenant) == 1
 end
@@ -129,8 +136,11 @@ end
 
 -- The same for a tenant's cap, where it has one.
 local function credit_tenant(m)
-  if m.tenant ~= '' and redis.call('HEXISTS', K('tb'), m.tenant .. ':l') == 1 then
-    redis.call('HINCRBYFLOAT', K('tb'), m.tenant .. ':l', 1)
+  if m.tenant == '' then return end
+  local its_lanes = lanes_of(m.tenant)
+  local name = its_lanes and its_lanes.name_of(m.tenant) or m.tenant
+  if redis.call('HEXISTS', K('tb'), name .. ':l') == 1 then
+    redis.call('HINCRBYFLOAT', K('tb'), name .. ':l', 1)
   end
 end
 
@@ -165,7 +175,10 @@ end
 local function from_ready(m)
   local place = K('r:' .. m.prio .. ':' .. m.tenant)
   redis.call('ZREM', place, m.id)
-  if redis.call('EXISTS', place) == 0 then redis.call('ZREM', K('t:' .. m.prio), m.tenant) end
+  if redis.call('EXISTS', place) == 0 then
+    redis.call('ZREM', K('t:' .. m.prio), m.tenant)
+    if lanes_of(m.tenant) then redis.call('ZREM', K('el:' .. m.prio), m.tenant) end
+  end
 end
 
 local function to_scheduled(m, due)
@@ -174,10 +187,21 @@ local function to_scheduled(m, due)
   redis.call('ZADD', K('s'), due, m.id)
 end
 
+-- To be tried again then. What is to be in order waits at its place, with all that is behind it.
+local function to_later(m, due)
+  local its_lanes = lanes_of(m.tenant)
+  local order = its_lanes and its_lanes.order_of(m.tenant)
+  if not order then return to_scheduled(m, due) end
+  its_lanes.bar(order, due)
+  to_ready(m)
+end
+
 -- Out of the batch that holds it; an empty batch goes (write_tally).
 local function from_batch(m)
   redis.call('SREM', K('b:' .. m.nonce), m.id)
   touched[m.nonce] = true
+  local its_lanes = m.tenant and lanes_of(m.tenant)
+  if its_lanes then its_lanes.count(m.tenant, -1) end
 end
 
 local function leave(m)

@@ -25,12 +25,30 @@ for _, old in ipairs(redis.call('ZRANGEBYSCORE', K('inv'), '-inf', now)) do
 end
 if redis.call('ZSCORE', K('inv'), invitation) then return {0, 'repeated', 0} end
 
+lanes_as(redis.call('HGET', K('cfg'), 'endpoints'))
+-- The ring of what may be taken now.
+local ring_of = lanes and 'el:' or 't:'
+local out, standing = {high = 0, any = 0}, {high = 0, any = 0}
+for _, what in ipairs(redis.call('HVALS', K('invn'))) do
+  local its_lane, n = what:match('^(%a+):(%d+)$')
+  out[its_lane] = out[its_lane] + tonumber(n)
+  standing[its_lane] = standing[its_lane] + 1
+end
+
 --@tenants
 -- What may be taken of those that wait: `left` of a capped tenant, whatever its priorities.
 local capped_us
 local left = {}
 local function waiting(prio)
   local total = 0
+  if lanes then
+    -- Of thousands of lanes no more is asked than whether it is enough.
+    for _, lane in ipairs(redis.call('ZRANGE', K('el:' .. prio), 0, largest + out.high + out.any)) do
+      total = total + redis.call('ZCARD', K('r:' .. prio .. ':' .. lane))
+      if total > largest + out.high + out.any then break end
+    end
+    return total
+  end
   for _, tenant in ipairs(redis.call('ZRANGE', K('t:' .. prio), 0, -1)) do
     local here = redis.call('ZCARD', K('r:' .. prio .. ':' .. tenant))
     if caps then
@@ -47,11 +65,6 @@ local function waiting(prio)
   return total
 end
 
-local out = {high = 0, any = 0}
-for _, what in ipairs(redis.call('HVALS', K('invn'))) do
-  local its_lane, n = what:match('^(%a+):(%d+)$')
-  out[its_lane] = out[its_lane] + tonumber(n)
-end
 local want
 if lane == 'high' then
   want = waiting(0) - out.high
@@ -88,9 +101,12 @@ end
 local share = math.max(1, math.ceil(2 * rate / math.max(1, working))) * merge
 local n = math.min(want, largest, share)
 -- Who is next is settled when a batch is taken: where tenants share, not for long beforehand.
-if redis.call('ZCARD', K('t:1')) > 1 or redis.call('ZCARD', K('t:2')) > 1 then
+if redis.call('ZCARD', K(ring_of .. 1)) > 1 or redis.call('ZCARD', K(ring_of .. 2)) > 1 then
   n = math.min(n, math.max(1, math.ceil(rate / 10 / math.max(1, working))) * merge)
 end
+-- What comes in one by one goes into the next invitation while a few stand unanswered: each costs a worker
+-- more than its message, and where they come faster than workers answer, they run out before they are.
+if n == want and standing[lane] >= 2 * workers then return {0, 'covered', 0} end
 if g[5] then n = 1 end
 local ahead = math.max(2 * workers * largest, math.floor(rate) * merge) - out.high
 -- High does not wait behind what is out for the others.

@@ -38,11 +38,12 @@ local QUOTA_FIRST_US, QUOTA_CAP_US = 60000000, 3600000000
 local MOST_POLLS = 100000
 local histogram, outcomes, results, good = {}, {}, {}, 0
 local c = redis.call('HMGET', K('cfg'), 'throttle_first_us', 'throttle_cap_us', 'record_us', 'rate',
-  'connections', 'pace', 'probe_us', 'retry_first_us', 'poll_us', 'events')
+  'connections', 'pace', 'probe_us', 'retry_first_us', 'poll_us', 'events', 'endpoints')
 local cfg = {throttle_first = tonumber(c[1]), throttle_cap = tonumber(c[2]), rate = tonumber(c[4]),
   connections = tonumber(c[5]), pace = c[6], probe_us = tonumber(c[7]), retry_first = tonumber(c[8]), poll = tonumber(c[9] or 0)}
 keep_ms = math.floor(tonumber(c[3]) / 1000)
 events_as(c[10])
+lanes_as(c[11])
 --@health
 
 local function add(t, field, by) t[field] = (t[field] or 0) + by end
@@ -218,15 +219,45 @@ local function shelve(item, m, state, counter)
   bump(counter)
 end
 
+-- What an endpoint's answer says is its own: it waits, fails or is disabled by itself. The destination
+-- hears of what is good, and of the first failure of each; so one bad endpoint is no outage, and where
+-- all fail there is one. Returns whether this one has failed before.
+local function judge_endpoint(item, m)
+  local lane, action, fails = m.tenant, item.action, 0
+  if item.health == 'g' then
+    if action == 'dead' and string.find(item.label, ':410$') then
+      lanes.disable(lanes.name_of(lane), item.why)
+    else
+      lanes.is_well(lanes.name_of(lane))
+    end
+  elseif action == 'throttled' or action == 'quota' then
+    fails = lanes.failed(lane, item.begun, item.label, item.delay_us, cfg.throttle_first, cfg.throttle_cap)
+  elseif item.health ~= '' then
+    fails = lanes.failed(lane, item.begun, item.label)
+  elseif action == 'back' and item.delay_us > 0 then
+    -- It hangs at the worker that gives it back: not known yet to fail, but no use to take it again.
+    lanes.bar(lanes.name_of(lane), now + item.delay_us)
+  end
+  if fails < 2 or health().breaker then
+    judge(item.id, item.health, action, item.begun, item.latency, item.why, lanes.name_of(lane))
+  end
+  return fails > 1
+end
+
 local function settle_other(item, m)
   if not m then return 'gone' end
   if not held(m, item.nonce) then return m.nonce == item.nonce and 'repeat' or 'late' end
   if item.record ~= '' then note_attempt(item.id, item.record) end
   leave(m)
-  judge(item.id, item.health, item.action, item.begun, item.latency, item.why, m.tenant)
+  local doubtful = false
+  if lanes then
+    doubtful = judge_endpoint(item, m)
+  else
+    judge(item.id, item.health, item.action, item.begun, item.latency, item.why, m.tenant)
+  end
   local action, outage = item.action, item.health == 'o' or item.health == 'u'
   if m.flag ~= 'c' then m.flag = outage and 'o' or '-' end
-  if outage and is_suspected() then
+  if outage and (doubtful or is_suspected()) then
     item.charge = 0
     if action == 'dead' then action = 'retry' end
     item.delay_us = math.max(item.delay_us, cfg.retry_first, verdict_us())
@@ -236,7 +267,7 @@ local function settle_other(item, m)
     bump('cancelled')
   elseif action == 'retry' or action == 'unavailable' then
     m.tries = math.min(m.tries + item.charge, 65535)
-    to_scheduled(m, now + item.delay_us)
+    to_later(m, now + item.delay_us)
     write(m)
     bump('retried', weight_of(m))
     tell_each('retried', m)
@@ -249,7 +280,7 @@ local function settle_other(item, m)
   else
     place_back(item, m)
   end
-  if action == 'throttled' or action == 'quota' then
+  if not lanes and (action == 'throttled' or action == 'quota') then
     throttle(action, item.delay_us, item.why, item.begun)
   end
   if action == 'held' then hold('held', -1, item.why) end
@@ -291,11 +322,12 @@ for i = 2, #ARGV, ITEM do
     if item.label ~= '' then add(outcomes, item.label, 1) end
     if item.latency then observe('api', item.latency) end
     if item.action == 'sent' then
+      if lanes and m then lanes.is_well(lanes.name_of(m.tenant)) end
       judge(item.id, item.health, 'sent', item.begun, item.latency, '', m and m.tenant or '')
       good = math.max(good, item.begun)
     end
-    if item.advised then advised(item.advised, item.begun) end
-    if item.action == 'unavailable' and recent_503() >= 3 then
+    if item.advised and not lanes then advised(item.advised, item.begun) end
+    if item.action == 'unavailable' and not lanes and recent_503() >= 3 then
       throttle('throttled', 0, item.why .. ': three in the last 20 results', item.begun, 'u')
     end
   end

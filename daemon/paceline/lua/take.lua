@@ -51,7 +51,8 @@ if probing then n = math.min(n, 1) end
 local live_until = redis.call('ZSCORE', K('workers'), worker)
 if not live_until or tonumber(live_until) <= now then return {'not-live'} end
 
-local cfg = redis.call('HMGET', K('cfg'), 'max_age_us', 'lease_us', 'merge_most')
+local cfg = redis.call('HMGET', K('cfg'), 'max_age_us', 'lease_us', 'merge_most', 'endpoints')
+lanes_as(cfg[4])
 local max_age_us, lease_us = tonumber(cfg[1]), tonumber(cfg[2])
 -- What is merged is taken by the thousand: nothing of it is read or written here but its place. The
 -- batch's set says who holds it (held), its age is looked at when it is merged or begun. A request that
@@ -88,6 +89,7 @@ local function keep(id)
   end
   m.state, m.nonce = 'L', nonce
   write(m)
+  if lanes_of(m.tenant) then lanes.count(m.tenant, 1) end
   taken[#taken + 1] = id
   load = load + 1
 end
@@ -173,7 +175,37 @@ local function pop_by_terms(prio, ring, upto)
   end
 end
 
+-- The same of lanes: of each as many as its endpoint may have more. One that may have none leaves the
+-- ring, until that changes.
+local function pop_by_lanes(prio, upto)
+  local ring = K('el:' .. prio)
+  while load < upto do
+    local lane = redis.call('ZRANGE', ring, 0, 0)[1]
+    if not lane then return end
+    local place, before = K('r:' .. prio .. ':' .. lane), #taken
+    local free, own = lanes.lane_free(lane)
+    local share = math.max(1, math.floor((upto - load) / redis.call('ZCARD', ring)))
+    local got = free > 0 and redis.call('ZRANGE', place, 0, math.min(free, share) - 1) or {}
+    if #got > 0 then
+      redis.call('ZREMRANGEBYRANK', place, 0, #got - 1)
+      for _, id in ipairs(got) do keep(id) end
+      lumps[#lumps + 1] = {from = before + 1, upto = #taken}
+      if #taken > before then lanes.draw(lane, #taken - before) end
+    end
+    if redis.call('EXISTS', place) == 0 then
+      redis.call('ZREM', ring, lane)
+      redis.call('ZREM', K('t:' .. prio), lane)
+    elseif #got > 0 then
+      redis.call('ZINCRBY', ring, #got, lane)
+    else
+      redis.call('ZREM', ring, lane)
+      if not own then lanes.set_aside(prio, lane) end
+    end
+  end
+end
+
 local function pop_in_lumps(prio, upto)
+  if lanes then return pop_by_lanes(prio, upto) end
   local ring = K('t:' .. prio)
   if next(tenants) then return pop_by_terms(prio, ring, upto) end
   while load < upto do
@@ -212,7 +244,8 @@ if lane == 'high' then
 else
   -- What a batch of less than ten cannot give bulk is owed to it (in tenths of a message):
   -- rounded up, a batch of one would be all bulk, however much of high waits.
-  local bulk_waits, owed, floor = redis.call('EXISTS', K('t:2')) == 1, 0, 0
+  local bulk_ring = K(lanes and 'el:2' or 't:2')
+  local bulk_waits, owed, floor = redis.call('EXISTS', bulk_ring) == 1, 0, 0
   if bulk_waits then
     owed = tonumber(redis.call('HGET', K('gate'), 'bulk_owed') or 0) + n
     floor = math.min(n, math.floor(owed / 10))
@@ -224,7 +257,7 @@ else
   if bulk_waits then
     -- What is held back by its own cap is owed nothing.
     local got = #taken - before
-    owed = got >= floor and redis.call('EXISTS', K('t:2')) == 1 and math.max(0, owed - 10 * got) or 0
+    owed = got >= floor and redis.call('EXISTS', bulk_ring) == 1 and math.max(0, owed - 10 * got) or 0
     redis.call('HSET', K('gate'), 'bulk_owed', owed)
   end
   pop(0, n)

@@ -14,11 +14,13 @@ from paceline.backoff import RetryPolicy
 from paceline_workers.outcome import Outcome, Reply
 
 __all__ = [
+    "Addressing",
     "Merging",
     "Polling",
     "Portion",
     "Profile",
     "RenderedRequest",
+    "as_addressing",
     "as_merging",
     "as_polling",
 ]
@@ -136,3 +138,16 @@ class Polling(Protocol):
 def as_polling(profile: Profile) -> Polling | None:
     """The same profile as one whose provider can be asked; None where it cannot."""
     return cast(Polling, profile) if hasattr(profile, "render_status") else None
+
+
+class Addressing(Protocol):
+    """What a profile has beside Profile where messages go to many endpoints."""
+
+    def render_to(self, endpoint: str, message_id: str, payload: bytes) -> RenderedRequest:
+        """As `render`, for the endpoint of this name. Raises PayloadError."""
+        ...
+
+
+def as_addressing(profile: Profile) -> Addressing | None:
+    """The same profile as one whose messages go to many endpoints; None where they do not."""
+    return cast(Addressing, profile) if hasattr(profile, "render_to") else None

@@ -7,6 +7,7 @@ import time
 from collections.abc import Callable, Mapping
 from typing import Any
 
+from paceline.endpoint_keys import EndpointKeys
 from paceline.errors import ConfigError, ConfigProblem
 from paceline.secrets_ import Secret
 from paceline.settings import Destination
@@ -17,6 +18,7 @@ from paceline_workers.providers.mailgun import Mailgun
 from paceline_workers.providers.maxmd import MaxMD
 from paceline_workers.providers.sparkpost import SparkPost
 from paceline_workers.providers.webhook import Webhook
+from paceline_workers.providers.webhook_endpoints import WebhookEndpoints
 from paceline_workers.providers.webhook_signer import Signer
 
 __all__ = ["build"]
@@ -80,6 +82,9 @@ def build(
         return Mailgun(**common)
     if destination.provider == "webhook":
         del common["id_header"]
+        if destination.endpoints is not None:
+            endpoint_keys = EndpointKeys.of(destination, environ)
+            return WebhookEndpoints(keys=endpoint_keys, wall_s=wall_s, **common)
         return Webhook(signer=Signer(keys), wall_s=wall_s, **common)
     common |= {
         "method": destination.method,

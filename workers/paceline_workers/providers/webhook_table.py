@@ -10,7 +10,7 @@ from __future__ import annotations
 from paceline_workers.outcome import Kind
 from paceline_workers.providers.table import Row
 
-__all__ = ["GONE", "TABLE"]
+__all__ = ["ENDPOINTS", "GONE", "TABLE"]
 
 #: Of a 410: whatever else its headers say.
 GONE = "gone"
@@ -41,3 +41,18 @@ TABLE: tuple[Row, ...] = (
     _row(503, Kind.UNAVAILABLE, "the endpoint is not available (503)"),
     _row(504, Kind.THROTTLED, "the endpoint is overloaded (504)"),
 )
+
+_OWN: tuple[Row, ...] = (
+    _row(301, Kind.RETRY, "the endpoint has moved (301): register its new address"),
+    _row(308, Kind.RETRY, "the endpoint has moved (308): register its new address"),
+    _row(401, Kind.RETRY, "the signature or a header is not accepted (401)"),
+    _row(403, Kind.RETRY, "the endpoint lets nobody in (403)"),
+    # Taken down by mistake, most often, and put up again.
+    _row(404, Kind.RETRY, "nothing is there (404)"),
+    _row(405, Kind.RETRY, "no POST is taken there (405)"),
+    _row(410, Kind.REJECTED, "endpoint is gone", GONE),
+)
+_OWN_STATUSES = frozenset(row.status for row in _OWN)
+#: Of a destination with many endpoints: what would hold it is the trouble of one, whose messages
+#: are tried again as the schedule has it, and which is disabled where it does not end.
+ENDPOINTS: tuple[Row, ...] = (*(row for row in TABLE if row.status not in _OWN_STATUSES), *_OWN)

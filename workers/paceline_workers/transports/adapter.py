@@ -23,6 +23,7 @@ from requests.adapters import BaseAdapter
 from requests.structures import CaseInsensitiveDict
 
 from paceline_workers.outcome import Failure
+from paceline_workers.transports.base import Pool
 from paceline_workers.transports.connection import Link, TransportError, is_readable
 from paceline_workers.transports.http1 import (
     CutShort,
@@ -31,7 +32,6 @@ from paceline_workers.transports.http1 import (
     read_reply,
     request_bytes,
 )
-from paceline_workers.transports.pool import ConnectionPool
 from paceline_workers.transports.tcp_state import CLOSE_WAIT, tcp_state
 from paceline_workers.transports.watchdog import Watchdog
 
@@ -52,8 +52,9 @@ class GatedRequest(requests.PreparedRequest):
 
     ``gate()`` blocks until a permit's time has come and returns that moment, on the clock
     ``elapsed_s``; or raises to call the request off (nothing was written then).
-    ``suffix`` goes behind the URL's path, ``sibling`` in the place of its last segment. ``tells``:
-    whether its answer, or that there is none, speaks of the health of its URL.
+    ``target`` is the path, with its query, that is asked for where the URL is the request's own and
+    not the pool's. ``suffix`` goes behind the path, ``sibling`` in the place of its last segment.
+    ``tells``: whether its answer, or that there is none, speaks of the health of its URL.
     ``before_connect()`` is called where a new connection must be opened first, which may take
     seconds. ``wire_s`` and ``latency_s`` are filled in: when the first byte was written (monotonic
     seconds; None: never) and the seconds from it to the last byte read. ``elsewhere`` is set where
@@ -69,11 +70,13 @@ class GatedRequest(requests.PreparedRequest):
         gate: Gate,
         before_connect: Callable[[], None] = lambda: None,
         *,
+        target: str = "",
         suffix: str = "",
         sibling: str = "",
         tells: bool = True,
     ) -> None:
         super().__init__()
+        self.target = target
         self.suffix = suffix
         self.sibling = sibling
         self.tells = tells
@@ -91,7 +94,7 @@ class GatedRequest(requests.PreparedRequest):
 
 
 class GatedAdapter(BaseAdapter):
-    """Sends GatedRequests over a ConnectionPool.
+    """Sends GatedRequests over the connections of a pool.
 
     ``monotonic_s`` measures latency and the total deadline, ``elapsed_s`` (which runs through
     suspends) the age of a permit. Raises TransportError for a request without a reply, NoRoom where
@@ -101,7 +104,7 @@ class GatedAdapter(BaseAdapter):
 
     def __init__(
         self,
-        pool: ConnectionPool,
+        pool: Pool,
         watchdog: Watchdog,
         *,
         total_timeout_s: float,
@@ -143,7 +146,7 @@ class GatedAdapter(BaseAdapter):
 
     def _ready_link(self, request: GatedRequest) -> Link:
         """An open connection and a permit whose time has come, both fresh."""
-        link = self._pool.checkout(request.before_connect)
+        link = self._pool.checkout(request.before_connect, request.url or "")
         renewed = False
         while True:
             try:
@@ -159,7 +162,7 @@ class GatedAdapter(BaseAdapter):
             renewed = renewed or over
             if over or not link.is_quiet() or link.is_left():
                 self._pool.checkin(link)
-                link = self._pool.checkout(request.before_connect)
+                link = self._pool.checkout(request.before_connect, request.url or "")
             if self._elapsed_s() - due_s <= STALE_PERMIT_S:
                 return link
 
@@ -210,14 +213,20 @@ def with_suffix(target: str, suffix: str) -> str:
 def with_sibling(target: str, sibling: str) -> str:
     """A request target with another last segment of its path; its query stays."""
     path, mark, query = target.partition("?")
-    # To a proxy it is a whole URL, in which the first two slashes are not the path's.
-    whole = re.match(r"https?://[^/]*", path)
-    origin = whole[0] if whole else ""
+    origin = _origin(path)
     folder = path[len(origin) :].rstrip("/").rpartition("/")[0]
     return f"{origin}{folder}/{sibling}{mark}{query}"
 
 
+def _origin(target: str) -> str:
+    """To a proxy a target is a whole URL, in which the first two slashes are not the path's."""
+    whole = re.match(r"https?://[^/]*", target)
+    return whole[0] if whole else ""
+
+
 def _target(target: str, request: GatedRequest) -> str:
+    if request.target:
+        target = _origin(target) + request.target
     if request.suffix:
         return with_suffix(target, request.suffix)
     return with_sibling(target, request.sibling) if request.sibling else target

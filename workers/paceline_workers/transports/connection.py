@@ -14,7 +14,7 @@ import struct
 from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from types import MappingProxyType
-from urllib.parse import SplitResult, quote, urlsplit
+from urllib.parse import quote, urlsplit
 
 from paceline.guard import Guard
 from paceline.proxy import Proxy, ProxyRefused, open_tunnel
@@ -112,7 +112,8 @@ class Link:
     pool's monotonic seconds.
 
     ``route`` is the URL it leads to, None where the destination has no other; ``probe``: the
-    request it is checked out for is a probe of that URL.
+    request it is checked out for is a probe of that URL. ``origin`` is where it leads to, in a pool
+    of endpoints.
     """
 
     wire: Wire
@@ -124,6 +125,7 @@ class Link:
     broken: bool = field(default=False)
     route: UrlRoute | None = None
     probe: bool = False
+    origin: str = ""
 
     def is_left(self) -> bool:
         """Whether its URL has been left, so that no request but a probe may go there."""
@@ -173,13 +175,21 @@ def _is_housekeeping(sock: ssl.SSLSocket) -> bool:
     return False  # the end of the stream, or data that nobody asked for
 
 
+def tls_context(ca_file: str | None) -> ssl.SSLContext:
+    """What a Connector speaks TLS by. Raises OSError where the file cannot be used."""
+    context = ssl.create_default_context(cafile=ca_file)
+    context.minimum_version = ssl.TLSVersion.TLSv1_2
+    return context
+
+
 class Connector:
     """Opens connections to one base URL, spread over all addresses of its name, or of its proxy's.
 
-    Certificates are verified, against ``ca_file`` alone where it is given; TLS 1.2 is the least.
-    ``guard`` is asked about each address that is about to be connected to. Raises OSError where
-    that file cannot be used, ValueError for a guard beside a proxy, whose connections it would not
-    see.
+    Certificates are verified, against ``ca_file`` alone where it is given; TLS 1.2 is the least. To
+    read those files takes milliseconds: many connectors may share a ``context`` of ``tls_context``,
+    which is used instead. ``guard`` is asked about each address that is about to be connected to.
+    Raises OSError where that file cannot be used, ValueError for a guard beside a proxy, whose
+    connections it would not see.
     """
 
     def __init__(
@@ -189,6 +199,7 @@ class Connector:
         connect_timeout_s: float,
         read_timeout_s: float,
         ca_file: str | None = None,
+        context: ssl.SSLContext | None = None,
         proxy: Proxy | None = None,
         guard: Guard | None = None,
         resolver: Resolver = resolve,
@@ -201,7 +212,7 @@ class Connector:
         self.port = parts.port or default
         name = f"[{self.host}]" if ":" in self.host else self.host
         self._host_header = name if self.port == default else f"{name}:{self.port}"
-        self.target = _target(parts)
+        self.target = target_of(url)
         self._proxy = proxy
         self._guard = guard
         self._fields: Mapping[str, str] = {}
@@ -215,8 +226,7 @@ class Connector:
         self._turn = 0
         self._context: ssl.SSLContext | None = None
         if parts.scheme == "https":
-            self._context = ssl.create_default_context(cafile=ca_file)
-            self._context.minimum_version = ssl.TLSVersion.TLSv1_2
+            self._context = context or tls_context(ca_file)
 
     def open(self) -> Wire:
         """A connected socket; its time-out is the read time-out.
@@ -322,7 +332,9 @@ def _connect_cause(error: OSError) -> str:
     return "unreachable"
 
 
-def _target(parts: SplitResult) -> str:
+def target_of(url: str) -> str:
+    """The path and query that a request to this URL asks for. Raises ValueError for no URL."""
+    parts = urlsplit(url)
     # What is already quoted stays; http.client refuses blanks and anything beyond ASCII.
     path = quote(parts.path or "/", safe="/%:@!$&'()*+,;=~")
     query = quote(parts.query, safe="/%:@!$&'()*+,;=~?")

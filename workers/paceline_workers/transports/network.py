@@ -15,10 +15,13 @@ from paceline_workers.transports.tcp_info import tcp_info
 class Network:
     """Told of each connection opened; asked once a heartbeat. Thread-safe.
 
-    Sockets are held weakly: a closed one is gone from here without anybody telling.
+    Sockets are held weakly: a closed one is gone from here without anybody telling. With
+    ``certificates`` false nothing is kept of the peers': where they are thousands, and other
+    people's, one is always near its end.
     """
 
-    def __init__(self) -> None:
+    def __init__(self, *, certificates: bool = True) -> None:
+        self._keeps_certificates = certificates
         self._lock = threading.Lock()
         self._seen: WeakKeyDictionary[socket.socket, int] = WeakKeyDictionary()
         self._certificates: dict[str, float] = {}
@@ -28,7 +31,7 @@ class Network:
 
     def opened(self, sock: socket.socket, peer: str) -> None:
         """A connection to ``peer`` is up."""
-        expires_s = _certificate_expiry(sock)
+        expires_s = _certificate_expiry(sock) if self._keeps_certificates else None
         with self._lock:
             self._seen[sock] = 0
             if expires_s is not None:

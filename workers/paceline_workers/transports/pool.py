@@ -13,13 +13,13 @@ it, or used instead. Connections to a URL that was left are closed as soon as th
 
 from __future__ import annotations
 
-import threading
 from collections import Counter
 from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
 from paceline_workers.outcome import GUARDED
+from paceline_workers.transports.base import NoRoom, Places
 from paceline_workers.transports.connection import Connector, Link, TransportError
 from paceline_workers.transports.idle import IdleLinks, Retirement
 from paceline_workers.transports.routes import Pick, Routes, UrlRoute, Why
@@ -27,11 +27,7 @@ from paceline_workers.transports.routes import Pick, Routes, UrlRoute, Why
 __all__ = ["ConnectionPool", "NoRoom", "Retirement"]
 
 
-class NoRoom(Exception):
-    """No connection is free and none may be opened: the share shrank after this thread entered."""
-
-
-class ConnectionPool:
+class ConnectionPool(Places):
     """All connections of this process to one destination. Thread-safe.
 
     ``connectors``: one for each URL of the destination. ``rand`` gives 0..1.
@@ -48,6 +44,7 @@ class ConnectionPool:
         rand: Callable[[], float],
         on_health: Callable[[int, bool], None] = lambda _number, _healthy: None,
     ) -> None:
+        super().__init__()
         self._connectors = connectors
         several = len(connectors) > 1
         self._routes = Routes(len(connectors), clock=clock, rand=rand) if several else None
@@ -55,19 +52,11 @@ class ConnectionPool:
         self._retirement = retirement
         self._clock = clock
         self._rand = rand
-        self._changed = threading.Condition()
-        self._limit = 0
-        self._busy = 0
         #: URLs that the guard refused when they were last tried.
         self._guarded: set[int] = set()
         self._out = 0  # links checked out, or being opened
         self.counts: Counter[str] = Counter()
         self._idle = IdleLinks(retirement, self.counts, clock=clock)
-
-    @property
-    def limit(self) -> int:
-        """How many connections this process may have open."""
-        return self._limit
 
     def set_limit(self, limit: int) -> None:
         """A new share; idle connections over it are closed at once."""
@@ -83,27 +72,10 @@ class ConnectionPool:
         with self._changed:
             return self._out + len(self._idle)
 
-    def enter(self, timeout_s: float) -> bool:
-        """Takes a busy place; False when none was free in time."""
-        with self._changed:
-            if not self._changed.wait_for(lambda: self._busy < self._limit, timeout_s):
-                return False
-            self._busy += 1
-            return True
-
-    def may_stay(self) -> bool:
-        """Whether one that has entered may go on; not so when the share has shrunk."""
-        return self._busy <= self._limit
-
-    def leave(self) -> None:
-        """Gives the busy place back."""
-        with self._changed:
-            self._busy -= 1
-            self._changed.notify()
-
-    def checkout(self, before_connect: Callable[[], None] = lambda: None) -> Link:
+    def checkout(self, before_connect: Callable[[], None] = lambda: None, _url: str = "") -> Link:
         """A connection on which nothing is under way: an idle one, or a new one; then
-        ``before_connect`` is called first.
+        ``before_connect`` is called first. The request's URL is not looked at: the pool has its
+        own.
 
         The caller has entered. Raises NoRoom; TransportError (phase connect) where none can be
         opened: with several URLs, to neither of two. Its cause is the guard only where the guard
@@ -195,7 +167,6 @@ class ConnectionPool:
                 raise TransportError(replace(error.failure, cause="unreachable")) from error
             raise
         now = self._clock()
-        life_s = self._retirement.max_age_s * (0.9 + 0.1 * self._rand())
         with self._changed:
             self.counts["opened"] += 1
             self._guarded.discard(number)
@@ -203,7 +174,7 @@ class ConnectionPool:
             wire,
             connector.target,
             opened_s=now,
-            retire_s=now + life_s,
+            retire_s=now + self._retirement.life_s(self._rand()),
             used_s=now,
             route=route,
             probe=probe,
@@ -235,11 +206,7 @@ class ConnectionPool:
     def outlived(self, link: Link) -> bool:
         """Whether a connection that is checked out, and not in use yet, is over its age or its idle
         time: it waited at the gate with its request. Checked in, it is closed then."""
-        now = self._clock()
-        if self._idle.why_retire(link, now) is None:
-            return False
-        link.retire_s = min(link.retire_s, now)
-        return True
+        return self._idle.outlived(link)
 
     def _judge(
         self, route: UrlRoute | None, good: bool | None, spent_s: float | None, *, probe: bool
