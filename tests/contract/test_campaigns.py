@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 import redis
 
+from contract.test_endpoints import Hooks
 from contract.test_merged import freeze
 from contract.test_move import Pair
 from contract.test_transitions import Post
@@ -363,6 +364,43 @@ def test_a_moved_message_is_counted_there(redis_client: redis.Redis) -> None:
     assert (there.states["paused"], there.totals["moved_in"]) == (2, 2)
     for store in (pair.a, pair.b):
         assert DeepAudit(store, rest=lambda _: None).run().sound
+
+
+def test_a_paused_message_steps_out_of_the_order_of_its_key(redis_client: redis.Redis) -> None:
+    """The others of its key go on; resumed, it is before what came after it."""
+    hooks = Hooks(redis_client)
+    hooks.register("acme")
+    for n, campaign in enumerate(["spring", "spring", None, None]):
+        hooks.put(f"m{n}", endpoint="acme", key="k", campaign=campaign)
+    taken = hooks.take()
+    assert list(taken.sizes) == ["m0"]
+    pause(hooks)
+    assert hooks.begin("m0", taken.nonce) == "paused"
+    taken = hooks.take()
+    assert list(taken.sizes) == ["m2"]
+    hooks.succeed(taken)
+    resume(hooks)
+    for expected in ("m0", "m1", "m3"):
+        taken = hooks.take()
+        assert list(taken.sizes) == [expected]
+        hooks.succeed(taken)
+    assert_sound(hooks)
+    assert not redis_client.exists("{d}:eo")
+
+
+def test_what_is_retried_in_order_waits_with_its_campaign(redis_client: redis.Redis) -> None:
+    hooks = Hooks(redis_client)
+    hooks.register("acme")
+    hooks.put("m0", endpoint="acme", key="k", campaign="spring")
+    taken = hooks.take()
+    hooks.begin("m0", taken.nonce)
+    pause(hooks)
+    assert hooks.settle("m0", taken.nonce, "retry", delay_s=5.0) == "ok"
+    hooks.advance(6)
+    assert states(hooks) == {"paused": 1}
+    resume(hooks)
+    assert list(hooks.take().sizes) == ["m0"]
+    assert_sound(hooks)
 
 
 def test_audit_tells_of_an_index_that_is_wrong(post: Post) -> None:
