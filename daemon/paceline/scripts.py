@@ -21,7 +21,18 @@ Argument = str | bytes | int | float
 
 #: Texts that scripts share, each put in the place of its ``--@name`` line; the first may hold
 #: others.
-PARTS = ("lib", "events", "endpoints", "merged", "health", "tenants", "bucket")
+PARTS = (
+    "lib",
+    "events",
+    "campaigns",
+    "endpoints",
+    "merged",
+    "health",
+    "tenants",
+    "bucket",
+    "walk",
+    "cancelling",
+)
 
 #: The function library's version: a daemon loads its own where the one present is lower, never
 #: where it is higher (an older daemon in a rolling upgrade must not take a newer one back).
