@@ -30,12 +30,11 @@ from support.stack import DESTINATION, Stack
 from support.wait import until
 
 SEED = 20261129
-MESSAGES = int(os.environ.get("PACELINE_EVENTS_RUN", "2400"))
+MESSAGES = int(os.environ.get("PACELINE_EVENTS_RUN", "1800"))
 #: Every third is a freeze, beyond the lease.
 BLOWS = max(3, MESSAGES // 2000)
 FAULTS = (
-    "500:2%,502:1%,503:0.5%,400:1%,429:0.1%:retry_after=1,reset_before:1%,reset_after:1%,"
-    "eof_after:1%,hang:0.3%"
+    "500:2%,502:1%,503:0.5%,400:1%,429:0.1%,reset_before:1%,reset_after:1%,eof_after:1%,hang:0.3%"
 )
 #: Few retries: some messages are to die of them.
 SETTINGS = f"""
@@ -74,14 +73,14 @@ def test_every_accepted_message_has_one_end(tmp_path: Path) -> None:
         seed=SEED, more=SETTINGS,
     ) as stack:  # fmt: skip
         for blow in range(BLOWS):
-            piece = _send(stack, rng, blow, MESSAGES // BLOWS)
+            piece = _send(stack, rng, f"b{blow}", MESSAGES // BLOWS)
             stack.store.cancel(rng.sample(piece, len(piece) // 50))
             _strike(stack, rng.randrange(2), freeze=blow % 3 == 2)
         _empty_the_shelves(stack, rng)
         _end_workers(stack)
         events = list(stack.outbox.events(DESTINATION, start="first", block_s=0))
         census = stack.store.census()
-        assert census.law["accepted"] == len(stack.accepted) == MESSAGES // BLOWS * BLOWS
+        assert census.law["accepted"] == len(stack.accepted)
         _check_ends(events, set(stack.accepted))
         _check_counters(events, census)
         _check_outbox(stack, events)
@@ -96,7 +95,7 @@ def test_every_accepted_message_has_one_end(tmp_path: Path) -> None:
     }  # fmt: skip
     assert census.counters["ambiguous_reaped"] > 0
     print(  # of the long run
-        f"\nseed {SEED}, {MESSAGES} messages, {BLOWS} kills and freezes, "
+        f"\nseed {SEED}, {len(stack.accepted)} messages, {BLOWS} kills and freezes, "
         f"{time.monotonic() - began_s:.1f} s: {len(events)} events, {dict(told)}; "
         f"counters: {dict(census.counters)}"
     )
@@ -105,12 +104,12 @@ def test_every_accepted_message_has_one_end(tmp_path: Path) -> None:
 # -- what is done to it ---------------------------------------------------------------------
 
 
-def _send(stack: Stack, rng: random.Random, blow: int, count: int) -> list[str]:
+def _send(stack: Stack, rng: random.Random, prefix: str, count: int) -> list[str]:
     """Sends so many, one in ten behind the others and soon worth nothing."""
 
     def made(number: int) -> Message:
         late = {"priority": "bulk", "ttl_s": rng.uniform(0.1, 2.0)} if rng.random() < 0.1 else {}
-        return Outbox.message(DESTINATION, {"n": number}, id=f"b{blow}-{number}", **late)
+        return Outbox.message(DESTINATION, {"n": number}, id=f"{prefix}-{number}", **late)
 
     messages = [made(number) for number in range(count)]
     answers = stack.outbox.send_many(messages)
@@ -121,28 +120,40 @@ def _send(stack: Stack, rng: random.Random, blow: int, count: int) -> list[str]:
 
 def _strike(stack: Stack, place: int, freeze: bool) -> None:
     """Kills a worker that has requests on the wire, and starts another; or freezes it until its
-    lease has run out and its messages are another's."""
+    lease has run out and another worker has sent what it had begun: its own answers come late."""
     victim = stack.worker_processes[place]
 
     def begun() -> list[str]:
+        # On a slow machine the other may have sent all before the victim had a part of it.
+        if stack.store.census().unfinished < 100:
+            _send(stack, random.Random(SEED), f"more-{len(stack.accepted)}", 200)
         worker = stack.worker_id(victim)
         return stack.begun_by(worker) if worker else []
 
-    held = until(begun, 20, "the victim has begun requests", 0.002)
-    if not freeze:
-        victim.kill()
-        victim.wait()
-        stack.worker_processes[place] = stack.start_worker()
+    def stopped() -> list[str]:
+        if len(begun()) < 2:
+            return []
+        victim.send_signal(signal.SIGSTOP)  # so that what is begun stays so
+        held = begun()
+        if len(held) >= 2:
+            return held
+        victim.send_signal(signal.SIGCONT)
+        return []
+
+    held = until(stopped, 20, "the victim has begun requests", 0.002)
+    if freeze:
+        stack.store.cancel(held[:1])
+        until(lambda: _sent(stack, held[1:]), 20, "another sends what the frozen one began", 0.02)
+        victim.send_signal(signal.SIGCONT)
         return
-    before = _reaped(stack)
-    victim.send_signal(signal.SIGSTOP)
-    stack.store.cancel(held[:1])
-    until(lambda: _reaped(stack) > before, 20, "what it had begun is reaped", 0.02)
-    victim.send_signal(signal.SIGCONT)
+    victim.kill()
+    victim.wait()
+    stack.worker_processes[place] = stack.start_worker()
 
 
-def _reaped(stack: Stack) -> int:
-    return stack.store.census().counters.get("ambiguous_reaped", 0)
+def _sent(stack: Stack, ids: Sequence[str]) -> bool:
+    """Whether any of them is."""
+    return any(it is not None and it[0].state == "sent" for it in stack.store.look(ids))
 
 
 def _empty_the_shelves(stack: Stack, rng: random.Random) -> None:
