@@ -120,7 +120,7 @@ def _send(stack: Stack, rng: random.Random, prefix: str, count: int) -> list[str
 
 def _strike(stack: Stack, place: int, freeze: bool) -> None:
     """Kills a worker that has requests on the wire, and starts another; or freezes it until its
-    lease has run out and another worker has sent what it had begun: its own answers come late."""
+    lease has run out and what it had begun has ended elsewhere: its own answers come late."""
     victim = stack.worker_processes[place]
 
     def begun() -> list[str]:
@@ -143,7 +143,7 @@ def _strike(stack: Stack, place: int, freeze: bool) -> None:
     held = until(stopped, 20, "the victim has begun requests", 0.002)
     if freeze:
         stack.store.cancel(held[:1])
-        until(lambda: _sent(stack, held[1:]), 20, "another sends what the frozen one began", 0.02)
+        until(lambda: _any_ended(stack, held[1:]), 20, "what it had begun ends elsewhere", 0.02)
         victim.send_signal(signal.SIGCONT)
         return
     victim.kill()
@@ -151,9 +151,9 @@ def _strike(stack: Stack, place: int, freeze: bool) -> None:
     stack.worker_processes[place] = stack.start_worker()
 
 
-def _sent(stack: Stack, ids: Sequence[str]) -> bool:
-    """Whether any of them is."""
-    return any(it is not None and it[0].state == "sent" for it in stack.store.look(ids))
+def _any_ended(stack: Stack, ids: Sequence[str]) -> bool:
+    """Sent, most often; but some expire, or die of it."""
+    return any(it is not None and it[0].state in ENDS | RESTS for it in stack.store.look(ids))
 
 
 def _empty_the_shelves(stack: Stack, rng: random.Random) -> None:
