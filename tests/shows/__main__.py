@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from shows import figures, high, outage, steady, tenants, unknown_limit
+from shows import events, figures, high, outage, steady, tenants, unknown_limit
 from shows.figures import Figure
 
 
@@ -28,6 +28,7 @@ SHOWS = {
     "high-slow": Show(high.run_slow, high.SECONDS),
     "tenants": Show(tenants.run, tenants.SECONDS),
     "outage": Show(outage.run, outage.SECONDS),
+    "events": Show(events.run, events.SECONDS),
 }
 
 
