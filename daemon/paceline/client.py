@@ -57,6 +57,9 @@ _OPTIONS_TTL_S = 10.0
 _POLL_FIRST_S, _POLL_MOST_S = 0.01, 0.25
 #: How often one that is woken by events looks all the same.
 _LOOK_AGAIN_S = 5.0
+# Waiters that look at once: a thousand may be woken by one event, and a pool holds a hundred
+# connections (redis-py 8).
+_LOOKERS = 8
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
@@ -120,6 +123,7 @@ class Outbox:
         self._stores: dict[str, OutboxStore] = {}
         self._watches: dict[str, EventWatch] = {}
         self._lock = threading.Lock()
+        self._looks = threading.BoundedSemaphore(_LOOKERS)
         self._options: dict[str, tuple[float, str, int | None]] = {}
 
     @classmethod
@@ -234,7 +238,7 @@ class Outbox:
         polls.
         """
         end = None if timeout_s is None else time.monotonic() + timeout_s
-        with _translated():
+        with _translated(), self._looks:
             kinds = self._store(destination).event_kinds()
         if not kinds:
             return self._wait(destination, message_id, end, None, _POLL_MOST_S)
@@ -255,9 +259,10 @@ class Outbox:
         (an event may have been lost)."""
         pause = most_s if watched and most_s > _POLL_MOST_S else _POLL_FIRST_S
         while True:
-            status = self._status(destination, message_id, history=False)
-            if status.final or status.state in ("dead", "parked"):
-                return self._status(destination, message_id, history=True)
+            with self._looks:
+                status = self._status(destination, message_id, history=False)
+                if status.final or status.state in ("dead", "parked"):
+                    return self._status(destination, message_id, history=True)
             if watched and watched[0].refused:
                 watched, pause, most_s = None, _POLL_FIRST_S, _POLL_MOST_S
             left = pause if end is None else end - time.monotonic()
