@@ -9,7 +9,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from paceline import keys, scripts
-from paceline.endpoints import Endpoint, EndpointSeen, decode_endpoint
+from paceline.endpoints import Endpoint, EndpointSeen, Turn, decode_endpoint
 from paceline.outbox import OutboxStore
 
 __all__ = ["EndpointRegistry"]
@@ -65,6 +65,15 @@ class EndpointRegistry:
 
     # -- looking ------------------------------------------------------------------------------
 
+    def exists(self) -> bool:
+        """Whether the destination has endpoints, as far as Redis knows its configuration."""
+        return bool(self._client.hget(self._key("cfg"), "endpoints"))
+
+    def names(self) -> list[str]:
+        """All that are registered, in their order."""
+        found: Any = self._client.hkeys(self._key("ep"))
+        return sorted(_text(name) for name in found)
+
     def find(self, name: str) -> Endpoint | None:
         """What is registered under a name; None where nothing is."""
         json: Any = self._client.hget(self._key("ep"), name)
@@ -77,10 +86,18 @@ class EndpointRegistry:
             found += self._look(names[at : at + _PIECE])
         return found
 
+    def turn(self, lane: str, endpoint: Endpoint) -> Turn | None:
+        """How the lane's order stands; None of one without."""
+        if "/" not in lane and not endpoint.ordered:
+            return None
+        order = lane if "/" in lane else f"{lane}/"
+        held: Any = self._client.hget(self._key("eo"), order)
+        till: Any = self._client.zscore(self._key("eb"), order)
+        return Turn(under_way=bool(held), until=float(till) / 1e6 if till else None)
+
     def all(self) -> Iterator[EndpointSeen]:
         """Every endpoint, by name; one that is registered meanwhile may be missed."""
-        names: Any = self._client.hkeys(self._key("ep"))
-        for seen in self.look(sorted(_text(name) for name in names)):
+        for seen in self.look(self.names()):
             if seen is not None:
                 yield seen
 

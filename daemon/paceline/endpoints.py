@@ -16,7 +16,15 @@ from paceline.errors import ConfigError, ConfigProblem
 from paceline.settings_tables import Key, read_table
 from paceline.url_rules import url_problem
 
-__all__ = ["Endpoint", "EndpointSeen", "State", "decode_endpoint", "endpoint_from", "lane_of"]
+__all__ = [
+    "Endpoint",
+    "EndpointSeen",
+    "State",
+    "Turn",
+    "decode_endpoint",
+    "endpoint_from",
+    "lane_of",
+]
 
 #: well; failing: its last request failed; waiting: nothing is sent to it until a moment; disabled.
 State = Literal["well", "failing", "waiting", "disabled"]
@@ -72,6 +80,14 @@ class EndpointSeen(msgspec.Struct, frozen=True, kw_only=True):
     why: str = ""
     waiting: int = 0
     leased: int = 0
+
+
+class Turn(msgspec.Struct, frozen=True, kw_only=True):
+    """How the order of a lane stands: whether a message of it is held by a worker, and when the
+    first is tried again (unix seconds; it may be over)."""
+
+    under_way: bool
+    until: float | None
 
 
 _DECODER = msgspec.json.Decoder(Endpoint)

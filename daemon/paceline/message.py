@@ -261,13 +261,21 @@ _UNKNOWN = re.compile(r"Object contains unknown field `(.*)`", re.DOTALL)
 _AT = re.compile(r"(.*) - at `\$\.?(.*)`", re.DOTALL)
 
 
-def parse_line(line: bytes, number: int, *, destination: str, now: float) -> Message | None:
+def parse_line(
+    line: bytes,
+    number: int,
+    *,
+    destination: str,
+    now: float,
+    endpoint: str | None = None,
+    key: str | None = None,
+) -> Message | None:
     """The message of one line of a JSON Lines file, or None for a blank line.
 
     `{"payload": …, "id"?, "priority"?, "tenant"?, "endpoint"?, "key"?, "campaign"?, "not_before"?,
     "expires"?, "delay_s"?, "ttl_s"?}`; the payload's bytes stay as they are in the line. `number`
-    counts from 1 and is in the error. `now` is unix seconds. A byte order mark on the first line is
-    skipped.
+    counts from 1 and is in the error. `now` is unix seconds. `endpoint` and `key` are those of
+    lines that have none of their own. A byte order mark on the first line is skipped.
     """
     if number == 1:
         line = line.removeprefix(b"\xef\xbb\xbf")
@@ -282,8 +290,8 @@ def parse_line(line: bytes, number: int, *, destination: str, now: float) -> Mes
             id=fields.id,
             priority=fields.priority,
             tenant=fields.tenant,
-            endpoint=fields.endpoint,
-            key=fields.key,
+            endpoint=endpoint if fields.endpoint is None else fields.endpoint,
+            key=key if fields.key is None else fields.key,
             campaign=fields.campaign,
             not_before=fields.not_before,
             expires=fields.expires,

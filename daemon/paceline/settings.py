@@ -48,6 +48,7 @@ __all__ = [
     "SuccessRule",
     "Tenant",
     "default_batch",
+    "without_query_values",
 ]
 
 # Below this a worker that is merely busy would lose what it holds.
@@ -299,7 +300,7 @@ class Destination:
         return {
             "name": self.name,
             "provider": self.provider,
-            "urls": [_without_query_values(url) for url in self.urls],
+            "urls": [without_query_values(url) for url in self.urls],
             "rate": self.rate,
             "burst": self.burst,
             "connections": self.connections,
@@ -393,7 +394,8 @@ def _endpoints_public(endpoints: Endpoints) -> dict[str, Any]:
     return {**asdict(endpoints), "secrets_dir": endpoints.secrets_dir is not None}
 
 
-def _without_query_values(url: str) -> str:
+def without_query_values(url: str) -> str:
+    """A URL for people to see: keys are sometimes sent in its query."""
     parts = urlsplit(url)
     query = "&".join(item.partition("=")[0] + "=***" for item in parts.query.split("&") if item)
     return urlunsplit(parts._replace(query=query))

@@ -11,7 +11,7 @@ from urllib.parse import urlsplit
 from paceline.errors import ConfigProblem
 from paceline.guard import Network, parse_networks, refusal
 
-__all__ = ["default_guard", "guard_problems"]
+__all__ = ["default_guard", "guard_problems", "guarded_url_problem"]
 
 #: Providers whose URLs are other people's; any other's are the operator's own.
 _DEFAULTS: Mapping[str, Literal["off", "public"]] = MappingProxyType({"webhook": "public"})
@@ -49,14 +49,23 @@ def guard_problems(
         )
         return
     for url in urls:
-        host = _numeric_host(url)
-        word = None if host is None else refusal(host, allow)
-        if word is not None:
-            yield ConfigProblem(
-                f"{at}.url",
-                f'leads to {host} ({word}), which guard = "public" refuses',
-                f'Name it in guard_allow = ["{host}"] if that is meant',
-            )
+        problem = guarded_url_problem(url, allow)
+        if problem is not None:
+            yield ConfigProblem(f"{at}.url", *problem)
+
+
+def guarded_url_problem(url: str, allow: Sequence[Network]) -> tuple[str, str] | None:
+    """Of a URL whose host is a numeric address that `guard = "public"` refuses: (what is wrong
+    with it, how to mend it). None for any other, a name among them: its addresses are judged when
+    it is connected to."""
+    host = _numeric_host(url)
+    word = None if host is None else refusal(host, allow)
+    if word is None:
+        return None
+    return (
+        f'leads to {host} ({word}), which guard = "public" refuses',
+        f'Name it in guard_allow = ["{host}"] if that is meant',
+    )
 
 
 def _numeric_host(url: str) -> str | None:

@@ -25,6 +25,9 @@ import yaml
 
 from paceline import Outbox
 from paceline.embedded import binary_path
+from paceline.endpoint_registry import EndpointRegistry
+from paceline.endpoints import Endpoint
+from paceline.outbox import OutboxStore
 from support.peers import Peer, answers, make_certificate, server_context
 from support.stack import DESTINATION, Stack
 from support.wait import until
@@ -47,7 +50,7 @@ PANELS = [
 ]
 RATE = 40
 UNSURE = b"HTTP/1.1 504 Gateway Timeout\r\nContent-Length: 0\r\n\r\n"
-TLS = "secure"
+TLS, HOOKS = "secure", "hooks"
 
 
 @dataclass
@@ -91,6 +94,11 @@ url = "https://localhost:{unsure.port}/send"
 ca_file = "{certificate}"
 [destinations.{TLS}.retry]
 on_ambiguous = "park"
+[destinations.{HOOKS}]
+provider = "webhook"
+secrets = ["whsec_{"a" * 32}"]
+[destinations.{HOOKS}.endpoints]
+in_flight = 2
 """
         stack = {"rate": RATE, "burst": 60, "connections": 4, "latency": "5-20ms", "more": more}
         with watched(folder, **stack) as run, Replica(run.stack, folder):
@@ -112,8 +120,11 @@ def _a_provider_that_fails(story: Story) -> None:
     run = story.run
     story.not_yet(
         "the provider is well", "PacelineDeadLetters", "PacelineParked", "PacelineProviderFailing",
-        "PacelineAmbiguous", "PacelineCertificateExpiring",
+        "PacelineAmbiguous", "PacelineCertificateExpiring", "PacelineEndpointsDisabled",
     )  # fmt: skip
+    registry = EndpointRegistry(OutboxStore(run.stack.client, HOOKS))
+    registry.put({"acme": Endpoint(url="https://acme.example/hooks")})
+    registry.disable(["acme"], "by hand")
     worker = ("paceline", "worker", TLS, "--config", str(run.stack.config))
     run.stack._spawn("worker", *worker)
     run.stack.outbox.send_many([Outbox.message(TLS, {"n": n}, id=f"u-{n}") for n in range(5)])
@@ -121,9 +132,9 @@ def _a_provider_that_fails(story: Story) -> None:
     run.play(faults="422:20%,500:10%,reset_after:5%", seed=3)
     run.stack.send(150, "bad")
     story.expect(
-        "a provider that fails, parks, and shows a certificate near its end",
+        "a provider that fails, parks, shows a certificate near its end; an endpoint disabled",
         "PacelineDeadLetters", "PacelineParked", "PacelineProviderFailing", "PacelineAmbiguous",
-        "PacelineCertificateExpiring",
+        "PacelineCertificateExpiring", "PacelineEndpointsDisabled",
     )  # fmt: skip
     run.play(faults="")
 

@@ -196,6 +196,7 @@ def test_a_late_yes_for_one_that_goes_with_others_by_now_is_remembered(post: Pos
     assert post.settle("early", alone.nonce, "sent") == "late"
     assert post.settle("+" + R1, R1, "dead", charge=True) == "ok"
     assert law(post) == {"accepted": 3, "sent": 1, "dead": 2}
+    assert post.store.census().counters["died"] == 2, "it is no dead letter, for it was sent"
 
 
 def test_such_a_one_that_is_sent_with_the_others_is_a_duplicate(post: Post) -> None:

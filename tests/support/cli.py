@@ -11,8 +11,10 @@ from pathlib import Path
 from typing import Any
 
 import redis
+from click.testing import CliRunner
 
 from paceline.answers import Action, Settlement
+from paceline.cli import run
 from paceline.message import build
 from paceline.outbox import OutboxStore, new_nonce
 from paceline.scripts import load_library
@@ -73,6 +75,25 @@ class Cli:
         texts = [line if isinstance(line, str) else json.dumps(line) for line in lines]
         (self.folder / name).write_text("".join(text + "\n" for text in texts), encoding="utf-8")
         return name
+
+
+class CliHere:
+    """The same in this process, which is faster: no signals, no terminal, no streams of bytes."""
+
+    def __init__(self, url: str, config: Path) -> None:
+        self._env = {"PACELINE_REDIS_URL": url, "PACELINE_CONFIG": str(config)}
+
+    def __call__(self, *args: str, stdin: str = "") -> Result:
+        before = sys.argv
+        sys.argv = ["paceline", *args]
+        try:
+            with CliRunner().isolation(input=stdin, env=self._env) as (out, err, _):
+                code = run()
+                sys.stdout.flush()
+                sys.stderr.flush()
+                return Result(code, out.getvalue().decode(), err.getvalue().decode())
+        finally:
+            sys.argv = before
 
 
 def open_outbox(client: redis.Redis, name: str = "api", **settings: Any) -> OutboxStore:

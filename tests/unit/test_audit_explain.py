@@ -10,8 +10,7 @@ from paceline.census import CONTAINERS, END_TERMS, IN_TERMS, Census, WorkerSeen
 from paceline.cli import explain
 from paceline.cli.common import DURATION
 from paceline.cli.lines import Ranges
-from paceline.cli.look import excerpt
-from paceline.cli.words import count_of, in_words
+from paceline.cli.words import count_of, excerpt, in_words
 from paceline.rates import observations, percentile_s
 
 NOW = 1_800_000_000_000_000

@@ -142,6 +142,16 @@ def test_what_happened() -> None:
     assert get("paceline_law_difference") == 6
 
 
+def test_endpoints() -> None:
+    assert of(census())("paceline_endpoints_disabled_total") is None
+    sizes = {"endpoints": 50, "endpoints_failing": 3, "endpoints_disabled": 1}
+    sizes = {**census().sizes, **sizes}
+    get = of(census(sizes=sizes, counters={"endpoints_disabled": 7}))
+    states = ("registered", "failing", "disabled")
+    assert [get("paceline_endpoints", state=state) for state in states] == [50, 3, 1]
+    assert get("paceline_endpoints_disabled_total") == 7
+
+
 def test_events_on_their_way_to_a_url() -> None:
     told = {"events": 90, "events_forwarded": 70, "events_unforwarded": 5, "events_trimmed": 40}
     to = {"rate": "90", "deliver_to": "hook"}

@@ -72,6 +72,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "purge": ("paceline.cli.control", "purge", "Drop everything that waits."),
     "dead": ("paceline.cli.shelves", "dead", "Dead letters: list, replay, drop."),
     "parked": ("paceline.cli.shelves", "parked", "Messages of unknown fate: list, settle."),
+    "endpoints": (
+        "paceline.cli.endpoints",
+        "endpoints",
+        "Endpoints of a destination that has many: list, add, import, remove, enable.",
+    ),
     "sink": ("paceline.sink.command", "sink_command", "Run a local provider simulator."),
     "bench": ("paceline.bench.command", "bench", "What a message costs, beside others."),
     "rehearse": ("paceline.rehearsal.command", "rehearse", "Rehearse a load against the sink."),

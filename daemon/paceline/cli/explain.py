@@ -42,8 +42,8 @@ class Closure:
 class Why:
     """Why what waits is not sent yet, and which limit binds. ``code``: nothing; paused, held,
     throttled, quota, breaker; campaign (all of it is of paused ones); no-daemon, no-worker, bucket,
-    scheduled, tenant-cap, bytes, connections (too few for the latency), slots (fewer in use, for
-    the provider fails), pace (found below the rate), rate-set (by an operator), rate."""
+    scheduled, endpoints, tenant-cap, bytes, connections (too few for the latency), slots (fewer in
+    use, for the provider fails), pace (found below the rate), rate-set (by an operator), rate."""
 
     code: str
     text: str
@@ -187,6 +187,8 @@ def why_waits(census: Census) -> Why:
     if not census.law["ready"] and not census.law["leased"]:
         due_s = max(0, census.sizes.get("next_due_us", 0)) / 1e6
         return Why("scheduled", f"all of it is for later; the next is due in {in_words(due_s)}")
+    if all_of_busy_endpoints(census):
+        return Why("endpoints", f"all that is ready waits for its endpoints: {_endpoints(census)}")
     if all_capped(census):
         return Why(
             "tenant-cap",
@@ -205,6 +207,33 @@ def why_waits(census: Census) -> Why:
         cap = float(census.config["bytes_per_s"]) / 1e6
         return Why("bytes", f"the cap of {cap:.4g} MB/s")
     return Why(*rate_origin(census))
+
+
+def all_of_busy_endpoints(census: Census) -> bool:
+    """Whether nothing of what is ready may be taken now: its endpoints are disabled, or wait, or
+    have as many requests under way as they may."""
+    return census.law["ready"] > 0 and census.sizes.get("lanes_open") == 0
+
+
+def endpoints_words(census: Census) -> str | None:
+    """ "5,000, of which 3 failing, 1 disabled"; None where the destination has none."""
+    if "endpoints" not in census.sizes:
+        return None
+    troubled = _troubled(census)
+    return f"{census.sizes['endpoints']:,}" + (f", of which {troubled}" if troubled else "")
+
+
+def _endpoints(census: Census) -> str:
+    troubled = _troubled(census)
+    return (f"{troubled}; " if troubled else "") + (
+        "each has its own cap, rate and order; "
+        f"paceline endpoints list {census.destination} shows them"
+    )
+
+
+def _troubled(census: Census) -> str:
+    counts = ((census.sizes.get(f"endpoints_{w}", 0), w) for w in ("failing", "disabled"))
+    return ", ".join(f"{count:,} {word}" for count, word in counts if count)
 
 
 def all_capped(census: Census) -> bool:
@@ -333,6 +362,7 @@ def status_view(census: Census, rates: Rates | None = None) -> dict[str, Any]:
         ],
         "draining": census.gate.get("draining"),
         "fallback": {"to": leans[0], "share": leans[1]} if (leans := leans_to(census)) else None,
+        "endpoints": endpoints_view(census),
         "events_forward": forwards_to(census),
         "why": {"code": why.code, "text": why.text},
         "backlog_s": backlog_s(census),
@@ -341,6 +371,18 @@ def status_view(census: Census, rates: Rates | None = None) -> dict[str, Any]:
         "outcomes": dict(census.outcomes),
         "latency": latency,
         "config_version": int(census.config.get("version", "0")),
+    }
+
+
+def endpoints_view(census: Census) -> dict[str, int] | None:
+    """How many are registered, fail, are disabled; None where the destination has none."""
+    sizes = census.sizes
+    if "endpoints" not in sizes:
+        return None
+    return {
+        "registered": sizes["endpoints"],
+        "failing": sizes["endpoints_failing"],
+        "disabled": sizes["endpoints_disabled"],
     }
 
 

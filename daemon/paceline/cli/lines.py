@@ -29,7 +29,8 @@ _LINE_BITS = 40
 class Rules:
     """What this destination takes, and how ids are made for lines without one.
 
-    ``finish_by``, unix seconds, where all are to be sent by then.
+    ``finish_by``, unix seconds, where all are to be sent by then. ``endpoint`` and ``key``: of
+    lines that have none of their own.
     """
 
     destination: str
@@ -37,6 +38,8 @@ class Rules:
     max_payload_bytes: int
     id_prefix: str
     finish_by: float | None = None
+    endpoint: str | None = None
+    key: str | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +128,14 @@ class Lines:
         message: Message | None = None
         rules = self.rules
         try:
-            message = parse_line(raw, number, destination=rules.destination, now=self.now)
+            message = parse_line(
+                raw,
+                number,
+                destination=rules.destination,
+                now=self.now,
+                endpoint=rules.endpoint,
+                key=rules.key,
+            )
             if message is None:
                 return None
             made = not _has_id(raw)

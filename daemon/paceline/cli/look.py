@@ -24,8 +24,11 @@ from paceline.cli.common import (
     progress,
     redis_option,
 )
-from paceline.cli.words import count_of, in_words, local_time
+from paceline.cli.endpoint_words import lane_text, why_lane_waits
+from paceline.cli.words import count_of, excerpt, in_words, local_time
 from paceline.client import Outbox, Status
+from paceline.endpoint_registry import EndpointRegistry
+from paceline.endpoints import lane_of
 from paceline.errors import NotPossible
 from paceline.outbox import OutboxStore
 from paceline.rates import Rates, between, percentile_s
@@ -133,6 +136,8 @@ def status_text(census: Census, rates: Rates | None = None) -> str:
         lines.append(f"  draining    takes nothing new ({census.gate['draining']})")
     if leans := explain.leans_to(census):
         lines.append(f"  fallback    {leans[1]}% to {leans[0]}, {law['moved_out']:,} moved so far")
+    if told := explain.endpoints_words(census):
+        lines.append(f"  endpoints   {told}")
     if forward := explain.forwards_to(census):
         lost = forward["unforwarded"]
         missed = f", {lost:,} trimmed away before" if lost else ""
@@ -215,7 +220,9 @@ def show(
         sys.stdout.buffer.write(body)
         sys.stdout.buffer.flush()
         return 0
-    why = _why_message(found, store.census())
+    census = store.census()
+    lane = found.tenant if census.config.get("endpoints") else None
+    why = _why_message(found, census, _why_lane(store, found, census) if lane else None)
     if as_json:
         view = asdict(found)
         view["history"] = [dict(attempt) for attempt in found.history]
@@ -223,11 +230,23 @@ def show(
         view["age_s"] = None if found.accepted_at is None else now - found.accepted_at
         print_json({**view, "why": why})
     else:
-        click.echo(_message_text(found, why, time.time()))
+        click.echo(_message_text(found, why, time.time(), lane))
     return 0
 
 
-def _why_message(found: Status, census: Census) -> str:
+def _why_lane(store: OutboxStore, found: Status, census: Census) -> str | None:
+    """Why its endpoint keeps the message waiting; None where it does not."""
+    if found.state not in ("ready", "scheduled"):
+        return None
+    lane = found.tenant or ""
+    registry = EndpointRegistry(store)
+    [seen] = registry.look([lane_of(lane)[0]])
+    turn = registry.turn(lane, seen.endpoint) if seen else None
+    return why_lane_waits(store.destination, lane, seen, turn, census)
+
+
+def _why_message(found: Status, census: Census, why_lane: str | None) -> str:
+    """``why_lane``: what its endpoint has to do with it."""
     if found.state == "moved":
         return (
             f"moved to {found.provider_id}, to which this one falls back; "
@@ -258,10 +277,15 @@ def _why_message(found: Status, census: Census) -> str:
         return f"with worker {found.worker}, for its permit"
     if found.state == "scheduled":
         left = in_words(max(0.0, (found.due or 0) - census.now_us / 1e6))
-        return f"to be tried in {left}" + (f", after: {last}" if last else "")
+        told = f"to be tried in {left}" + (f", after: {last}" if last else "")
+        return told + (f"; {why_lane}" if why_lane else "")
+    if why_lane:
+        return why_lane
     if cap := explain.tenant_cap(census, found.tenant):
         return cap
     why = explain.why_waits(census)
+    if why.code == "endpoints":
+        return "it waits for its turn: what is of its endpoint and key goes one after the other"
     if why.code == "tenant-cap":
         return "it goes with the next batch: only other tenants' own rates hold anything back"
     if why.code not in ("rate", "connections"):
@@ -272,7 +296,8 @@ def _why_message(found: Status, census: Census) -> str:
     return f"at most {count_of(before, 'message')} go before it; what binds: {why.text}"
 
 
-def _message_text(found: Status, why: str, now: float) -> str:
+def _message_text(found: Status, why: str, now: float, lane: str | None) -> str:
+    """``lane``: of a destination with many endpoints, where it goes."""
     lines = [f"{found.destination} {found.id}: {found.state}", f"  why         {why}"]
 
     def moment(label: str, at: float | None) -> None:
@@ -286,7 +311,8 @@ def _message_text(found: Status, why: str, now: float) -> str:
     moment("expires", found.expires)
     if not found.final:
         labels = [f"priority {found.priority}"]
-        labels += [f"tenant {found.tenant}"] if found.tenant else []
+        if found.tenant:
+            labels.append(lane_text(lane) if lane else f"tenant {found.tenant}")
         labels += [f"campaign {found.campaign}"] if found.campaign else []
         lines.append(f"  as          {', '.join(labels)}; {found.payload_bytes:,} bytes")
         lines.append(f"  attempts    {found.attempts} begun, {found.tries} charged")
@@ -316,12 +342,6 @@ def attempt_line(attempt: Mapping[str, Any]) -> str:
         others = int(attempt["members"]) - 1
         parts.append(f"in request {attempt.get('request')} with {others:,} others")
     return "  ".join(parts)
-
-
-def excerpt(text: str, most: int) -> str:
-    """One line of at most ``most`` characters; what a terminal would act on is shown as '?'."""
-    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
-    return line if len(line) <= most else line[: most - 1] + "…"
 
 
 @click.command(

@@ -11,7 +11,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from itertools import islice
 from pathlib import Path
-from typing import IO
+from typing import IO, Any
 
 import click
 
@@ -28,6 +28,8 @@ from paceline.cli.common import (
     redis_errors,
     setup_options,
 )
+from paceline.cli.endpoint_common import registry_of
+from paceline.cli.endpoint_words import unknown_endpoint
 from paceline.cli.lines import Line, Lines, Refusal, Rules, check_prefix
 from paceline.cli.moment import MOMENT
 from paceline.cli.reckon import reckon
@@ -35,6 +37,7 @@ from paceline.cli.send_summary import Summary
 from paceline.cli.spreading import Spread, too_long, too_old
 from paceline.cli.words import count_of, in_words
 from paceline.client import PIPELINE, Outbox, Receipt
+from paceline.endpoint_registry import EndpointRegistry
 from paceline.errors import (
     Draining,
     DuplicateConflict,
@@ -44,7 +47,7 @@ from paceline.errors import (
     RedisUnavailable,
     UnknownDestination,
 )
-from paceline.message import Message, new_id
+from paceline.message import Message, check_label, new_id
 from paceline.outbox import OutboxStore
 
 _SPOOL_BYTES = 16 * 1024 * 1024
@@ -63,7 +66,8 @@ Examples:
 \b
 A line:
   {"payload": {…}, "id": "invoice-17", "priority": "high"}
-also: tenant, campaign, not_before, expires, delay_s, ttl_s.
+also: tenant, campaign, not_before, expires, delay_s, ttl_s; endpoint and key, of a destination with
+many endpoints.
 
 With --finish-by the last message is due a fiftieth of the time before TIME, at most a minute. A
 line's own not_before or delay_s holds where it is later than its turn; one after TIME is a bad
@@ -71,8 +75,8 @@ line, and so is one that expires before TIME. When the command is repeated, what
 its turn.
 
 Exit codes: 0 all accepted; 1 Redis refused some (outbox full, draining, an id used with another
-payload); 2 bad lines, or --finish-by cannot be kept: nothing was sent; 3 Redis was not
-available."""
+payload, an endpoint that is disabled or unknown); 2 bad lines, or --finish-by cannot be kept:
+nothing was sent; 3 Redis was not available."""
 )
 @click.argument("destination", metavar="DEST")
 @click.argument("file", type=click.Path(exists=True, dir_okay=False, allow_dash=True))
@@ -82,6 +86,14 @@ available."""
     "--id-prefix",
     metavar="NAME",
     help="Lines without id get NAME-<line number>: repeating the command is then safe.",
+)
+@click.option(
+    "--endpoint",
+    metavar="NAME",
+    help="Where lines without endpoint go, of a destination with many endpoints.",
+)
+@click.option(
+    "--key", metavar="KEY", help="With --endpoint: lines without key go in the file's order."
 )
 @click.option(
     "--max-errors",
@@ -111,6 +123,8 @@ def send(
     skip_invalid: bool,
     dry_run: bool,
     id_prefix: str | None,
+    endpoint: str | None,
+    key: str | None,
     max_errors: int,
     finish_by: float | None,
     force: bool,
@@ -131,11 +145,16 @@ def send(
                 f"{id_prefix!r} makes no ids. Use up to 100 of A-Z a-z 0-9 . _ -",
                 param_hint="--id-prefix",
             ) from error
+    _check_labels(endpoint, key)
     client = open_client(setup, repeats=3)
     try:
         with redis_errors():
             store = pick_stores(client, (destination,))[0]
-            rules = _rules(store, id_prefix or new_id(), finish_by)
+            rules = _rules(
+                store, id_prefix or new_id(), finish_by=finish_by, endpoint=endpoint, key=key
+            )
+            if endpoint is not None:
+                _check_registered(registry_of(client, destination), destination, endpoint)
             if not dry_run and store.census().gate.get("draining"):
                 raise Draining(destination)
         with _opened(file) as (source, size):
@@ -152,11 +171,30 @@ def send(
         client.close()
 
 
-def _rules(store: OutboxStore, prefix: str, finish_by: float | None) -> Rules:
+def _check_labels(endpoint: str | None, key: str | None) -> None:
+    if key is not None and endpoint is None:
+        raise click.UsageError("--key goes with --endpoint NAME: it orders what one endpoint gets")
+    for option, value in (("endpoint", endpoint), ("key", key)):
+        if value is None:
+            continue
+        try:
+            check_label(option, value)
+        except InvalidMessage as error:
+            text = f"{error.problem}. {error.mend}"
+            raise click.BadParameter(text, param_hint=f"--{option}") from error
+
+
+def _check_registered(registry: EndpointRegistry, destination: str, endpoint: str) -> None:
+    """Else every line would be refused for it."""
+    if registry.find(endpoint) is None:
+        raise unknown_endpoint(destination, endpoint, registry.names())
+
+
+def _rules(store: OutboxStore, prefix: str, **asked: Any) -> Rules:
     provider, limit = store.intake_rules()
     if provider is None or limit is None:
         raise UnknownDestination(store.destination)
-    return Rules(store.destination, provider, limit, prefix, finish_by)
+    return Rules(store.destination, provider, limit, prefix, **asked)
 
 
 @contextmanager

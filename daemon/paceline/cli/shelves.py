@@ -22,8 +22,7 @@ from paceline.cli.common import (
     progress,
     redis_option,
 )
-from paceline.cli.look import excerpt
-from paceline.cli.words import count_of, in_words, local_time
+from paceline.cli.words import count_of, excerpt, in_words, local_time
 from paceline.message import check_id
 from paceline.outbox import OutboxStore
 from paceline.shelf import Shelf, Shelved

@@ -31,3 +31,9 @@ def local_time(unix_s: float) -> str:
 def count_of(n: int, one: str, many: str = "") -> str:
     """``1 message``, ``1,200 messages``."""
     return f"{n:,} {one if n == 1 else many or one + 's'}"
+
+
+def excerpt(text: str, most: int) -> str:
+    """One line of at most ``most`` characters; what a terminal would act on is shown as '?'."""
+    line = "".join(c if c.isprintable() else "?" for c in " ".join(text.split()))
+    return line if len(line) <= most else line[: most - 1] + "…"

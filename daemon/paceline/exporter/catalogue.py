@@ -61,6 +61,9 @@ _LIST: Final = (
     ),
     _of_destination("histogram", "delivery_seconds", "Accepted to sent, of a message."),
     _of_destination("gauge", "law_difference", "Of the conservation law; 0 when it holds."),
+    # endpoints
+    _of_destination("gauge", "endpoints", "Endpoints of a destination that has many.", "state"),
+    _of_destination("counter", "endpoints_disabled_total", "Endpoints that were disabled."),
     # events on their way to the app's own URL
     _of_destination("gauge", "events_forward_lag", "Events not yet handed on to the app's URL."),
     _of_destination(

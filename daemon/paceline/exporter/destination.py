@@ -21,6 +21,7 @@ def put_destination(sheet: Sheet, census: Census, run_id: str) -> None:
     """All metrics of one destination. ``run_id`` is the Redis that was read."""
     _put_waiting(sheet, census)
     _put_events(sheet, census)
+    _put_endpoints(sheet, census)
     _put_forwarding(sheet, census)
     _put_rate(sheet, census, run_id)
     _put_connections(sheet, census)
@@ -80,6 +81,17 @@ def _put_histogram(sheet: Sheet, metric: str, census: Census, which: str) -> Non
     buckets.append(("+Inf", count + slots.get(f"{which}:inf", 0)))
     total_s = slots.get(f"{which}:sum", 0) / 1e6
     sheet.put_histogram(metric, buckets, total_s, census.destination)
+
+
+def _put_endpoints(sheet: Sheet, census: Census) -> None:
+    name, sizes = census.destination, census.sizes
+    if "endpoints" not in sizes:
+        return
+    sheet.put("paceline_endpoints", sizes["endpoints"], name, "registered")
+    for state in ("failing", "disabled"):
+        sheet.put("paceline_endpoints", sizes[f"endpoints_{state}"], name, state)
+    disabled = census.counters.get("endpoints_disabled", 0)
+    sheet.put("paceline_endpoints_disabled_total", disabled, name)
 
 
 def _put_rate(sheet: Sheet, census: Census, run_id: str) -> None:

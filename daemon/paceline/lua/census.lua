@@ -80,6 +80,9 @@ if lanes_of('any') then
   put('endpoints', redis.call('HLEN', K('ep')))
   put('endpoints_failing', failing)
   put('endpoints_disabled', disabled)
+  local open = 0
+  for prio = 0, 2 do open = open + redis.call('ZCARD', K('el:' .. prio)) end
+  put('lanes_open', open)
 end
 put('batches', #nonces)
 put('invitations', redis.call('ZCARD', K('inv')))

@@ -256,9 +256,10 @@ local function finish(m, state, now, nonce, sha, provider_id, each)
   return 1
 end
 
--- Out of a merged request, one by one (merged.lua). The request must have left its container.
+-- Out of a merged request, one by one (merged.lua). The request must have left its container. Returns how
+-- many there were, and how many went where they were to: others had been sent, or cancelled.
 local function thaw(m, to, now, json)
-  local count, wakes, leased = 0, false, {}
+  local count, moved, wakes, leased = 0, 0, false, {}
   local late = redis.call('EXISTS', late_key(m.id)) == 1
   each_member(members_of(m.id), function(id)
     local one = read(id)
@@ -277,6 +278,7 @@ local function thaw(m, to, now, json)
       return
     end
     one.state = to
+    moved = moved + 1
     if to == 'R' then
       wakes = to_ready(one) or wakes
     elseif to == 'L' or to == 'B' then
@@ -295,7 +297,7 @@ local function thaw(m, to, now, json)
     redis.call('LPUSH', K('wake'), '1')
     redis.call('LTRIM', K('wake'), 0, 3)
   end
-  return count
+  return count, moved
 end
 
 -- Out of a merged request that never began; the others go back to their places, to be merged anew. nil

@@ -209,7 +209,8 @@ end
 local function shelve(item, m, state, counter)
   m.tries = math.min(m.tries + item.charge, 65535)
   if is_request(m.id) then
-    bump(counter, thaw(m, state, now, item.record))
+    local _, moved = thaw(m, state, now, item.record)
+    bump(counter, moved)
     return
   end
   tell(state == 'D' and dead_kind() or 'parked', m.id, details_of(m.id))
