@@ -86,10 +86,12 @@ proxy = "{proxy}"
 proxy_username = "{p["proxyuser"]}"
 proxy_password = "{p["proxypw"]}"
 allow_plain_http = true
+connect_timeout_s = 0.4
 [destinations.hook]
 provider = "webhook"
 url = "https://{echo.partition("://")[2]}/x?token={p["query"]}"
 guard_allow = ["127.0.0.1"]
+connect_timeout_s = 0.4
 secrets = ["whsec_{SIGNING}"]
 [destinations.hook.retry]
 {quick}

@@ -210,7 +210,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     given = parser.parse_args(arguments)
     with TemporaryDirectory() as folder, EmbeddedServer(
         Path(folder), appendfsync="everysec"
-    ) as server, connect(server.url) as client, Outbox.from_url(server.url) as outbox:  # fmt: skip
+    ) as server, connect(server.url, timeout_s=60) as client, Outbox.from_url(
+            server.url, timeout_s=60
+        ) as outbox:  # fmt: skip
         trial = Trial(client, outbox)
         trial.by_function(_PURGE_EVERY, given.seed + 1)
         trial.by_client(_PURGE_EVERY, given.seed + 1)
@@ -235,6 +237,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
             "sound": census.sound,
             "redis_bytes_before": before,
             "redis_bytes_after": trial.used_bytes(),
+            "slowest_command_ms": max(
+                (one["duration"] / 1000 for one in client.slowlog_get(128)), default=0
+            ),
             "payloads_in_the_servers_log": log.count(MARK),
             # In bulk, those that are new are not told.
             "told_new": taken,
