@@ -44,7 +44,8 @@ end
 local tally, touched, keep_ms = {}, {}, nil
 local function bump(field, by) tally[field] = (tally[field] or 0) + (by or 1) end
 -- Adds whole numbers to the fields of a hash. Several at once in two calls: each call costs more
--- than its work. As text, for a large number would be written with an exponent.
+-- than its work. As text, for a large number would be written with an exponent. What is no number, or
+-- past the largest, begins anew: somebody wrote it who may, and it must not stop a script half-way.
 local function add_up(name, sums)
   local fields = {}
   for field, by in pairs(sums) do
@@ -52,14 +53,16 @@ local function add_up(name, sums)
   end
   if #fields < 3 then
     for _, field in ipairs(fields) do
-      redis.call('HINCRBY', K(name), field, string.format('%.0f', sums[field]))
+      local by = string.format('%.0f', sums[field])
+      local reply = redis.pcall('HINCRBY', K(name), field, by)
+      if type(reply) == 'table' and reply.err then redis.pcall('HSET', K(name), field, by) end
     end
     return
   end
   local old, pairs_now = redis.call('HMGET', K(name), unpack(fields)), {}
   for i, field in ipairs(fields) do
     pairs_now[2 * i - 1] = field
-    pairs_now[2 * i] = string.format('%.0f', tonumber(old[i] or 0) + sums[field])
+    pairs_now[2 * i] = string.format('%.0f', (tonumber(old[i]) or 0) + sums[field])
   end
   redis.call('HSET', K(name), unpack(pairs_now))
 end
