@@ -20,10 +20,11 @@ __all__ = ["ROLES", "TRANSITIONS", "acl_lines", "hash_of"]
 #: Every command of every script. Who may send EVAL may send them in any order, so that there is no
 #: difference in giving some of them only: what keeps such a user in its place are its keys.
 TRANSITIONS = (
-    "copy del exists get getrange hdel hexists hget hgetall hincrby hincrbyfloat hkeys hlen hmget "
-    "hrandfield hset hvals lpush ltrim pexpire pttl rpush sadd scard set setrange sismember "
-    "smembers spop srem strlen time unlink xadd xlen xrange xtrim zadd zcard zcount zincrby zrange "
-    "zrangebyscore zrem zremrangebyrank zremrangebyscore zscore"
+    "copy del exists get getrange hdel hexists hget hgetall hincrby hincrbyfloat hkeys hlen "
+    "hmget hrandfield hset hvals lpush ltrim mset pexpire pttl rename rpush sadd scard set "
+    "setrange sismember smembers smismember spop srem strlen sunionstore time unlink xadd xlen "
+    "xrange xtrim zadd zcard zcount zincrby zrange zrangebyscore zrem zremrangebyrank "
+    "zremrangebyscore zscore"
 )
 
 #: Those of them that the scripts `census` and `inspect` run, which write nothing.

@@ -85,8 +85,13 @@ local function write_tally()
   tally, touched, keep_ms, wanted, about, lanes = {}, {}, nil, nil, nil, nil
 end
 
--- The header as a table, or nil where there is no live message of that id. pcall: a key of another
--- type under that name (somebody's own write) must not stop a script half-way.
+-- A place or a moment: no header of ours has another, and what is no number no zset takes.
+local PLACES = {['0'] = true, ['1'] = true, ['2'] = true}
+local function fits(number) return number >= 0 and number < 1e17 end
+
+-- The header as a table, or nil where there is no live message of that id. Whoever may enqueue may
+-- write anything under that name (docs/threat-model.md), and it must not stop a script half-way: so
+-- pcall, for a key of another type, and what no header of ours says is none.
 local function read(id)
   local h = redis.pcall('GETRANGE', K('m:' .. id), 0, HEADER_LEN - 1)
   if type(h) ~= 'string' or #h < HEADER_LEN or string.sub(h, 1, 1) ~= 'P' then return nil end
@@ -94,6 +99,9 @@ local function read(id)
   local _, tl, cl, xl
   _, m.state, m.attempts, m.tries, m.nonce, m.prio, m.flag, m.seq, m.at, m.expires, m.due,
     tl, cl, xl = struct.unpack(HEADER, h)
+  if not (fits(m.seq) and fits(m.at) and fits(m.expires) and fits(m.due) and PLACES[m.prio]) then return nil end
+  -- Nor is it a merged request because it is named like one: only who freezes one writes it there.
+  if string.byte(id) == 43 and redis.call('HEXISTS', K('q'), id) == 0 then return nil end
   m.tenant, m.body_from = '', HEADER_LEN + tl + cl + xl
   if tl > 0 then
     m.tenant = redis.call('GETRANGE', K('m:' .. id), HEADER_LEN, HEADER_LEN + tl - 1)
