@@ -67,10 +67,10 @@ _ASKS = (
 #: What runs the service has all keys of its destinations, and RQ's.
 _SERVES = f"~{{d}} ~{{d}}:* ~{keys.DESTINATIONS} "
 _RUNS = "eval evalsha multi exec discard info lrange"
-_WORKS = f"{_RUNS} client|info mget zmscore"
+_WORKS = f"{_RUNS} client|info mget unwatch zmscore"
 _WORKS_RQ = (
     "blpop del exists expire hdel hget hgetall hincrby hincrbyfloat hmget hset hsetnx lrem persist "
-    "rpush sadd srem xadd zadd zrem zremrangebyscore"
+    "rpush sadd smembers srem watch xadd zadd zrem zremrangebyscore"
 )
 #: CONFIG GET is for appendfsync, which INFO does not tell. It shows all of the server's settings.
 _MEASURES = "info evalsha_ro eval_ro smembers config|get latency|history"
