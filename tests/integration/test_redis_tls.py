@@ -1,4 +1,4 @@
-"""Redis over TLS: the server is verified always, and a client shows its certificate if it has one."""
+"""Redis over TLS: the server is verified always; a client shows its certificate if it has one."""
 
 from __future__ import annotations
 
