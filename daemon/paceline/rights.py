@@ -22,15 +22,15 @@ __all__ = ["ROLES", "TRANSITIONS", "acl_lines", "hash_of"]
 TRANSITIONS = (
     "copy del exists get getrange hdel hexists hget hgetall hincrby hincrbyfloat hkeys hlen "
     "hmget hrandfield hset hvals lpush ltrim mset pexpire pttl rename rpush sadd scard set "
-    "setrange sismember smembers smismember spop srem strlen sunionstore time unlink xadd xlen "
-    "xrange xtrim zadd zcard zcount zincrby zrange zrangebyscore zrem zremrangebyrank "
-    "zremrangebyscore zscore"
+    "setrange sismember smembers smismember spop srem sscan strlen sunionstore time unlink xadd "
+    "xlen xrange xtrim zadd zcard zcount zincrby zrange zrangebyscore zrem zremrangebyrank "
+    "zremrangebyscore zrevrangebyscore zscore"
 )
 
 #: Those of them that the scripts `census` and `inspect` run, which write nothing.
 _LOOKS = (
     "exists get getrange hexists hget hgetall hkeys hlen hmget hrandfield hvals scard sismember "
-    "strlen time xlen xrange zcard zrange zscore"
+    "strlen time xlen xrange zcard zrange zrangebyscore zscore"
 )
 
 _ANYBODY = "ping select client|setname client|setinfo"
@@ -48,12 +48,13 @@ def _may(*lists: str) -> str:
 _HANDS_OVER = (
     f"~{{d}} {_DESTINATIONS} {_may(_ANYBODY, 'time fcall fcall_ro smembers')}",
     f"(%R~{{d}}:cfg %R~{{d}}:gate %R~{{d}}:ep %R~{{d}}:es %R~{{d}}:eo %R~{{d}}:tb "
-    f"{_may('hget hmget hexists')})",
-    f"(~{{d}}:n {_may('hget hmget hincrby')})",
+    f"%R~{{d}}:cp {_may('hget hmget hexists')})",
+    f"(~{{d}}:n ~{{d}}:cn:* {_may('hget hmget hincrby')})",
     f"(~{{d}}:m:* {_may('set get getrange strlen exists')})",
-    f"(~{{d}}:r:* ~{{d}}:t:* ~{{d}}:s ~{{d}}:e ~{{d}}:eb ~{{d}}:el:* {_may('zadd zcard zscore')})",
+    f"(~{{d}}:r:* ~{{d}}:t:* ~{{d}}:s ~{{d}}:e ~{{d}}:eb ~{{d}}:el:* ~{{d}}:cs "
+    f"{_may('zadd zcard zscore')})",
     f"(%R~{{d}}:t:* %R~{{d}}:el:* {_may('zrange')})",
-    f"(~{{d}}:ef:* {_may('sadd')})",
+    f"(~{{d}}:ef:* ~{{d}}:c:* {_may('sadd scard exists')})",
     f"(~{{d}}:wake {_may('lpush ltrim')})",
     f"(~{{d}}:ev {_may('xadd xtrim xrange xlen')})",
 )

@@ -135,7 +135,7 @@ def test_a_producer_hands_over_and_no_more(
     with Outbox.from_url(guarded.url(server.url, "producer")) as producer:
         answers = producer.send_many([Outbox.message("api", {}, id=f"m{n}") for n in range(70)])
         assert not [it for it in answers if isinstance(it, Exception)]
-        producer.send("api", {}, id="due", delay_s=60, ttl_s=90, priority="high")
+        producer.send("api", {}, id="due", delay_s=60, ttl_s=90, priority="high", campaign="c")
         assert producer.send("api", {}, id="m1").status == "already"
         producer.send("hooks", {}, id="h", endpoint="acme")
         with pytest.raises(PacelineError, match="permission"):
