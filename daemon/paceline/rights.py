@@ -30,7 +30,7 @@ TRANSITIONS = (
 #: Those of them that the scripts `census` and `inspect` run, which write nothing.
 _LOOKS = (
     "exists get getrange hexists hget hgetall hkeys hlen hmget hrandfield hvals scard sismember "
-    "strlen time xlen xrange zcard zrange zrangebyscore zscore"
+    "strlen time xlen xrange zcard zcount zrange zrangebyscore zrevrangebyscore zscore"
 )
 
 _ANYBODY = "ping select client|setname client|setinfo"

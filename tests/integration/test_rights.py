@@ -24,13 +24,15 @@ from paceline.endpoints import Endpoint
 from paceline.errors import PacelineError
 from paceline.exporter.reading import read
 from paceline.outbox import OutboxStore
+from paceline.rights import ROLES, hash_of
 from paceline.settings import Events
 from paceline.settings_endpoints import Endpoints
 from paceline_workers.worker import PacelineWorker
-from support.cli import CliHere, open_outbox, shelve
+from support.cli import CliHere, open_outbox, put, shelve
 from support.rights import Guarded
 from support.wait import until
 
+ROOT = Path(__file__).parents[2]
 TOML = """
 [destinations.api]
 provider = "http"
@@ -62,6 +64,11 @@ DAY: tuple[str, ...] = (
     "parked list api",
     "parked settle api p1 --as sent",
     "events api --from 10m",
+    "campaign list api",
+    "campaign show api c",
+    "campaign pause api c --reason test",
+    "campaign resume api c",
+    "campaign cancel api c --yes",
     "endpoints list hooks",
     "endpoints remove hooks acme",
     "purge api --yes",
@@ -105,6 +112,7 @@ def test_an_operators_day(
     cli = CliHere(guarded.url(server.url, "operator"), config)
     shelve(store, "dead", "code 2", "d1", "d2")
     shelve(store, "parked", "reset", "p1")
+    put(store, "in-campaign", campaign="c")
     for line in DAY:
         done = cli(*line.split(), stdin='{"payload": {}, "id": "m1"}\n')
         assert done.code == 0, (line, done.out, done.err)
@@ -188,3 +196,29 @@ def test_a_workers_job_that_fails_is_put_on_record(
             return bool(found.get_status() == "failed")
 
         until(failed, 10, "the job is recorded as failed")
+
+
+def test_the_command_prints_what_the_suite_runs_under(tmp_path: Path) -> None:
+    config, folder = ROOT / "deploy" / "paceline.toml", tmp_path / "passwords"
+    cli = CliHere("redis://127.0.0.1:9/0", config)
+    template = (ROOT / "deploy" / "redis" / "users.acl").read_text(encoding="utf-8")
+    assert cli("acl").out == template, "make it anew: deploy/redis/users.acl"
+    missing = cli("acl", "--passwords", str(folder))
+    assert missing.code == 2
+    assert f"the password in {folder}/worker: No such file" in missing.err
+    made = cli("acl", "--passwords", str(folder), "--make").out
+    assert made == cli("acl", "--passwords", str(folder)).out
+    for role in ROLES:
+        at = folder / role
+        password = at.read_text(encoding="utf-8").strip()
+        assert at.stat().st_mode & 0o777 == 0o600
+        assert password not in made
+        assert f"user {role} reset on {hash_of(password)} " in made
+    shop = cli("acl", "--role", "producer", "--user", "shop", "--destination", "partner").out
+    assert [line.split()[:4] for line in shop.splitlines()] == [
+        ["user", "default", "off"],
+        ["user", "shop", "reset", "off"],
+    ]
+    assert cli("acl", "--user", "shop").code == 2
+    assert cli("acl", "--make").code == 2
+    assert cli("acl", "--destination", "nowhere").code == 1

@@ -20,6 +20,16 @@ def test_transitions_are_what_the_scripts_call() -> None:
     assert TRANSITIONS.split() == sorted(name.lower() for name in called)
 
 
+def test_an_exporter_may_run_what_only_reads() -> None:
+    files = [LUA / f"{name}.lua" for name in ("census", "inspect", "tenants")]
+    text = "".join(file.read_text(encoding="utf-8") for file in files)
+    [_, exporter] = acl_lines([("exporter", "exporter")], ["a"], {})
+    may = set(re.findall(r"\+([a-z_|]+)", exporter))
+    called = {name.lower() for name in re.findall(r"\bp?call\('([A-Z]+)'", text)}
+    # Of tenants.lua what only take and release do.
+    assert called - {"hset", "hdel"} <= may
+
+
 def test_no_role_has_a_category_or_all_keys() -> None:
     for line in acl_lines(ALL, ["a", "b-c"], {}):
         if not line.startswith(("user admin ", "user default ")):
