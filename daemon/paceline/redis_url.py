@@ -50,8 +50,10 @@ def completed(
         )
         return url
     place, mark, query = rest.partition("?")
-    if password is not None and "@" not in place and "password=" not in query:
-        place = f"{quote(username or '', safe='')}:{quote(password, safe='')}@{place}"
+    user, at, host = place.rpartition("@")
+    if password is not None and ":" not in user and "password=" not in query:
+        named = user if at else quote(username or "", safe="")
+        place = f"{named}:{quote(password, safe='')}@{host}"
     elif username is not None and password is None:
         problems.append(
             ConfigProblem("redis.username", "has no password", 'Add password = { file = "…" }')

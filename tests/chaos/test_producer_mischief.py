@@ -66,7 +66,8 @@ STRINGS: Sequence[bytes] = (
     _header(expires=NAN), _header(expires=1.0), _header(due=INF), _header(prio="\n"),
     _header(prio="9"), _header("L"), _header("B", attempts=65535), _header("D"), _header("K"),
     _header("Q"), _header("Z"), _header(lengths=(255, 255, 65535)), _header(at=9.9e16),
-    _header(lengths=(4, 0, 0), rest=b"\xff\n:{}"), _header(rest=b""), _header(rest=b"[" * 100_000),
+    _header(lengths=(4, 0, 0), rest=b"\xff\n:{}"),
+    _header(lengths=(0, 3, 0), rest=b"\xff:\n{}"), _header(rest=b""), _header(rest=b"[" * 100_000),
     _header(rest=b'{"a": "\xff\xfe"}'), _header(rest=b"\0"), _header("W", due=NOW),
 )  # fmt: skip
 
@@ -96,6 +97,11 @@ def _mischief(prefix: str, victims: Sequence[str]) -> Iterator[tuple[Any, ...]]:
             for tenant in (b"ghost", b"\xff", b"a:b", b"", b"x" * 300):
                 yield "ZADD", "{web}:t:" + prio, score, tenant
                 yield "ZADD", "{web}:el:" + prio, score, tenant
+    for campaign in (b"ghost", b"\xff", b"", b"x" * 300):
+        for score in ("-inf", "inf", "0"):
+            yield "ZADD", "{web}:cs", score, campaign
+        yield "SADD", b"{web}:c:" + campaign, *IDS
+        yield "HINCRBY", b"{web}:cn:" + campaign, "sent", -(2**62)
     yield "ZADD", "{web}:eb", "inf", "ghost"
     yield "SADD", "{web}:ef:ghost", "1:ghost", "", "x", b"\xff"
     for _ in range(20):

@@ -56,8 +56,6 @@ class Stack:
     worker_module: Sequence[str] = ("paceline", "worker", DESTINATION)
     #: Where Redis and the sink are for workers and daemons; Redis is on loopback as well.
     host: str = LOOPBACK
-    #: Names of destinations in ``more``.
-    others: Sequence[str] = ()
     server: EmbeddedServer = field(init=False)
     guarded: Guarded = field(init=False)
     accepted: dict[str, bytes] = field(default_factory=dict)
@@ -84,7 +82,8 @@ class Stack:
             self._exits.close()
 
     def _start(self) -> None:
-        self.guarded = Guarded(self.folder / "rights", [DESTINATION, *self.others])
+        others = re.findall(r"^\[destinations\.([a-z0-9_-]+)", self.more, re.MULTILINE)
+        self.guarded = Guarded(self.folder / "rights", sorted({DESTINATION, *others}))
         self.server = EmbeddedServer(
             self.folder / "redis",
             appendfsync="always",

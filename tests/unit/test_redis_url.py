@@ -15,6 +15,7 @@ from paceline.redis_url import completed
         ("redis://h:1/0", {"username": "w", "password": "p@/?"}, "redis://w:p%40%2F%3F@h:1/0"),
         ("redis://h:1/0", {"password": "p"}, "redis://:p@h:1/0"),
         ("redis://a:b@h:1/0", {"username": "w", "password": "p"}, "redis://a:b@h:1/0"),
+        ("redis://a@h:1/0", {"username": "w", "password": "p"}, "redis://a:p@h:1/0"),
         ("unix:///s?password=x", {"username": "w", "password": "p"}, "unix:///s?password=x"),
         ("rediss://h:1/0?db=1", {"ca_file": "/c a"}, "rediss://h:1/0?db=1&ssl_ca_certs=%2Fc+a"),
         ("rediss://h/0?ssl_ca_certs=/x", {"ca_file": "/y"}, "rediss://h/0?ssl_ca_certs=/x"),
