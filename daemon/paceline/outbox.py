@@ -495,7 +495,7 @@ class OutboxStore:
 
     def look(self, ids: Sequence[str]) -> list[tuple[Live | Ended, int, bool, str] | None]:
         """For each id: (its head, payload bytes, in its container, worker holding it), or None."""
-        replies = scripts.run(self.client, "inspect", self.tag, list(ids))
+        replies = scripts.run_reading(self.client, "inspect", self.tag, list(ids))
         found: list[tuple[Live | Ended, int, bool, str] | None] = []
         for reply in replies:
             if isinstance(reply, (bytes, str)):
