@@ -91,7 +91,8 @@ end
 
 -- A place or a moment: no header of ours has another, and what is no number no zset takes.
 local PLACES = {['0'] = true, ['1'] = true, ['2'] = true}
-local function fits(number) return number >= 0 and number < 1e17 end
+-- Options allow 1e11 s, also from now on: 1e17 us and a little.
+local function fits(number) return number >= 0 and number < 2e17 end
 
 -- The header as a table, or nil where there is no live message of that id. Whoever may enqueue may
 -- write anything under that name (docs/threat-model.md), and it must not stop a script half-way: so
