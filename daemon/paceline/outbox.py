@@ -29,14 +29,23 @@ import redis
 from redis.exceptions import ResponseError
 
 from paceline import intake, keys, merged, scripts
-from paceline.answers import Leased, Permit, RateInForce, Released, Settlement, Share, Taken
+from paceline.answers import (
+    Invitation,
+    Leased,
+    Permit,
+    RateInForce,
+    Released,
+    Settlement,
+    Share,
+    Taken,
+)
 from paceline.census import Census, decode_census
 from paceline.errors import PacelineError, UnknownDestination
 from paceline.event_batches import Forwarding, forwarding_of
 from paceline.events import kinds_in_force
 from paceline.leases import is_held, leased_of, permit_of, settle_arguments
 from paceline.message import Message
-from paceline.names import Lane
+from paceline.names import INVITATION_LEASE_S, Lane
 from paceline.records import Ended, Live, decode
 
 #: Payloads are fetched in pieces of at most this many bytes, so that one reply stays small.
@@ -214,6 +223,14 @@ class OutboxStore:
         return forwarding_of(self._run("forward", "done", cursor, upto, entry, missed))
 
     # -- the worker's side ------------------------------------------------------------------
+
+    def unanswered(self, age_s: float) -> Invitation | None:
+        """An invitation that was released at least so long ago, and nobody has answered."""
+        reply = self._run("unanswered", _us(age_s), _us(INVITATION_LEASE_S))
+        if not reply:
+            return None
+        lane: Lane = "high" if _text(reply[1]) == "high" else "any"
+        return Invitation(_text(reply[0]), lane, int(reply[2]))
 
     def take(self, worker: str, nonce: str, count: int, lane: Lane, invitation: str = "") -> Taken:
         """ready -> leased. Repeated with the same nonce it returns the same batch."""
@@ -417,7 +434,7 @@ class OutboxStore:
         flat = [item for pair in numbers.items() for item in pair]
         mode = "keep" if keep else int(force)
         reply = self._run("config", digest, json.dumps(public), mode, *flat)
-        self.client.sadd(keys.DESTINATIONS, self.destination)
+        scripts.run(self.client, "announce", keys.DESTINATIONS, [self.destination])
         return _text(reply[0]), int(reply[1]), _text(reply[2]) if len(reply) > 2 else ""
 
     def config_in_force(self) -> tuple[str, str]:

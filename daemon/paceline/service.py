@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import redis
+from redis.exceptions import OutOfMemoryError
 
 from paceline.dispatch import Dispatcher
 from paceline.errors import ConfigMismatch
@@ -67,6 +68,7 @@ class DaemonService:
         self._loops: list[Loop[Any]] = []
         self._started: Sequence[Loop[Any]] | None = None
         self._changing = threading.Lock()
+        self._unloaded = False
 
     def expose(self) -> None:
         """Starts the exporter, before all else: it can tell that Redis is not there yet.
@@ -81,7 +83,7 @@ class DaemonService:
 
         Raises ConfigMismatch, RedisError.
         """
-        load_library(self._client)
+        self._load_library()
         for destination in self._destinations:
             publish(self._store(destination), destination)
         with self._changing:
@@ -128,6 +130,18 @@ class DaemonService:
         if self._exporter is not None:
             self._exporter.stop()
         log.info("%s stopped", " and ".join(self._parts), extra={"event": "stopped"})
+
+    def _load_library(self) -> None:
+        """A full Redis takes no functions; intake waits for that, the rest does not."""
+        try:
+            load_library(self._client)
+        except OutOfMemoryError as error:
+            if not self._unloaded:
+                self._unloaded = True
+                extra = {"event": "library_refused", "cause": "OutOfMemoryError"}
+                log.warning("intake's functions cannot be loaded: %s", error, extra=extra)
+        else:
+            self._unloaded = False
 
     def _store(self, destination: Destination) -> OutboxStore:
         return OutboxStore(self._client, destination.name)
@@ -198,7 +212,7 @@ class DaemonService:
 
         def step() -> Reaped:
             # A Redis that came back empty knows neither configuration nor functions.
-            load_library(self._client)
+            self._load_library()
             try:
                 confirm(store, destination)
             except ConfigMismatch as error:
