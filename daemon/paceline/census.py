@@ -99,6 +99,12 @@ class Census:
         n = self.counters
         return n.get("events", 0) - n.get("events_forwarded", n.get("events_trimmed", 0))
 
+    def intake_shut(self) -> str | None:
+        """Why a daemon keeps intake shut now: Redis has no memory to spare. None where it does
+        not."""
+        until, _, rest = self.gate.get("full", "0").partition(" ")
+        return rest.partition(" ")[2] if float(until) > self.now_us else None
+
     def closed(self) -> tuple[str, float | None, str] | None:
         """(what, seconds left or None for ever, why) while paused, held, or the breaker is open,
         else None."""

@@ -39,7 +39,7 @@ from paceline.answers import (
     Share,
     Taken,
 )
-from paceline.census import Census, decode_census
+from paceline.census import END_TERMS, IN_TERMS, Census, decode_census
 from paceline.errors import PacelineError, UnknownDestination
 from paceline.event_batches import Forwarding, forwarding_of
 from paceline.events import kinds_in_force
@@ -172,6 +172,20 @@ class OutboxStore:
         """The records of merged requests whose window is over go, of so many requests at most.
         Returns how many records went."""
         return int(self._run("sweep", most))
+
+    def press(
+        self,
+        word: Literal["open", "shut", "keep"],
+        holds_s: float,
+        retry_s: int,
+        why: str,
+        limits: tuple[int, int, int, int] | None,
+    ) -> bool:
+        """What intake is to go by: whether Redis has memory (see ``lua/press.lua``), and the limits
+        of all destinations together: (messages, bytes, messages of the others, bytes of the
+        others). Returns whether intake is shut now."""
+        in_all = "" if limits is None else " ".join(map(str, limits))
+        return bool(self._run("press", word, _us(holds_s), retry_s, why, in_all))
 
     def reap(self, run_id: str, daemon: str, most: int = 500) -> tuple[str, int, int]:
         """("terms", batches given a full term, 0) or ("reaped", back to place, ambiguous)."""
@@ -513,6 +527,20 @@ def new_nonce() -> str:
 def known_destinations(client: redis.Redis) -> list[str]:
     """The names of all destinations ever published on this Redis."""
     return sorted(_text(name) for name in client.smembers(keys.DESTINATIONS))
+
+
+def held_by_all(client: redis.Redis) -> dict[str, tuple[int, int]]:
+    """Of each destination of this Redis: how many messages have not ended, and their bytes."""
+    names = known_destinations(client)
+    pipe: Any = client.pipeline(transaction=False)
+    for name in names:
+        pipe.hmget(keys.key(name, "n"), *IN_TERMS, *END_TERMS, "bytes")
+    found = {}
+    for name, values in zip(names, pipe.execute(), strict=True):
+        n = [int(value or 0) for value in values]
+        ins = len(IN_TERMS)
+        found[name] = (sum(n[:ins]) - sum(n[ins:-1]), n[-1])
+    return found
 
 
 def _us(seconds: float) -> int:

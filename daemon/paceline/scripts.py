@@ -25,7 +25,7 @@ PARTS = ("lib", "events", "endpoints", "merged", "health", "tenants", "bucket")
 
 #: The function library's version: a daemon loads its own where the one present is lower, never
 #: where it is higher (an older daemon in a rolling upgrade must not take a newer one back).
-LIBRARY_VERSION = 5
+LIBRARY_VERSION = 6
 
 
 @cache

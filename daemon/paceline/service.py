@@ -20,6 +20,7 @@ from paceline.event_forwarder import EventForwarder, Forwarded
 from paceline.lifecycle import Loop
 from paceline.mover import Moved, Mover
 from paceline.outbox import OutboxStore
+from paceline.pressure import Limits
 from paceline.reaper import Reaped, Reaper
 from paceline.reloading import changed, check_destination
 from paceline.scheduler import Scheduler, Turn
@@ -27,6 +28,7 @@ from paceline.scripts import Pinned, load_library
 from paceline.settings import Destination, Events
 from paceline.shared_config import confirm, publish, republish
 from paceline.standing import Standing
+from paceline.watch_intake import IntakeWatch
 
 if TYPE_CHECKING:
     from paceline.exporter.service import Exporter
@@ -39,6 +41,7 @@ MOVE_EVERY_S = 1.0
 #: long, they are taken out this often.
 PURGE_EVERY_S = 30.0
 _JOIN_S = 8.0
+NO_LIMITS = Limits()
 
 log = logging.getLogger("paceline.daemon")
 
@@ -47,7 +50,7 @@ class DaemonService:
     """Runs parts of the daemon for all destinations until stopped.
 
     ``client`` is this process's own; it must not repeat commands. ``exporter`` is started and
-    stopped with the rest; None for none.
+    stopped with the rest; None for none. ``limits`` are of all destinations of this Redis together.
     """
 
     def __init__(
@@ -56,11 +59,13 @@ class DaemonService:
         destinations: Sequence[Destination],
         parts: Sequence[Part] = ("scheduler", "reaper"),
         exporter: Exporter | None = None,
+        limits: Limits = NO_LIMITS,
     ) -> None:
         self._client = client
         self._destinations = destinations
         self._parts = parts
         self._exporter = exporter
+        self._limits = limits
         self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.stopping = threading.Event()
         #: Ends the loops that run now: all of them at the end, or to be made anew.
@@ -91,7 +96,7 @@ class DaemonService:
         names = ", ".join(d.name for d in self._destinations)
         log.info("%s of %s started", " and ".join(self._parts), names, extra={"event": "started"})
 
-    def reload(self, destinations: Sequence[Destination]) -> str:
+    def reload(self, destinations: Sequence[Destination], limits: Limits | None = None) -> str:
         """Goes on with these instead: publishes what changed, and makes the loops anew. Leases,
         workers and messages do not notice. Returns what changed, in words.
 
@@ -111,6 +116,9 @@ class DaemonService:
                 elif keys := changed(before[name], destination):
                     republish(self._store(destination), before[name], destination)
                     said.append(f"{name}: {', '.join(keys)}")
+            if limits is not None and limits != self._limits:
+                self._limits = limits
+                said.append("limits of [redis]")
             if said and not self.stopping.is_set():
                 self._stop_loops()
                 self._destinations = list(destinations)
@@ -159,6 +167,8 @@ class DaemonService:
                     self._loops.append(self._forwarder_loop(store, destination.events))
             if "reaper" in self._parts:
                 self._loops.append(self._reaper_loop(store, destination))
+        if "reaper" in self._parts:
+            self._loops.append(self._intake_loop())
         for loop in self._loops:
             loop.start()
         self._started = self._loops
@@ -204,6 +214,16 @@ class DaemonService:
             halt.wait(turn.next_s)
 
         return Loop(f"forwarder-{store.destination}", forwarder.run_once, rest, halt)
+
+    def _intake_loop(self) -> Loop[Any]:
+        stores = [self._store(destination) for destination in self._destinations]
+        watch = IntakeWatch(self._client, stores, self._limits)
+        halt = self._halt
+
+        def rest(_: bool) -> None:
+            halt.wait(REAP_EVERY_S)
+
+        return Loop("intake", watch.run_once, rest, halt)
 
     def _reaper_loop(self, store: OutboxStore, destination: Destination) -> Loop[Any]:
         reaper = Reaper(store, Pinned(self._client), self._name)

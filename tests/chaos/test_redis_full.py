@@ -1,4 +1,4 @@
-"""Redis without memory: intake refuses, all else goes on, and the backlog drains while it is full."""
+"""Redis without memory: intake refuses, all else goes on, and the backlog drains."""
 
 from __future__ import annotations
 
