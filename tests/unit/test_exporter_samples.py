@@ -123,7 +123,8 @@ def test_what_happened() -> None:
         census(
             {"accepted": 10, "sent": 4},
             counters={"accepted": 10, "sent": 4, "retried": 3, "ambiguous_reaped": 2, "died": 1,
-                      "duplicates": 5, "returned": 6, "throttles": 7, "permits": 8},
+                      "duplicates": 5, "returned": 6, "throttles": 7, "permits": 8,
+                      "events": 30, "events_trimmed": 12, "events_lost": 1},
             outcomes={"sent:200": 4, "ambiguous:timeout": 2, "ambiguous:500": 1,
                       "retry:refused": 9},
         )
@@ -138,6 +139,9 @@ def test_what_happened() -> None:
     assert get("paceline_duplicates_total") == 5
     assert get("paceline_returned_total") == 6
     assert get("paceline_throttles_total") == 7
+    assert get("paceline_events_total") == 30
+    assert get("paceline_events_trimmed_total") == 12
+    assert get("paceline_events_lost_total") == 1
     assert get("paceline_permits_total") == 8
     assert get("paceline_law_difference") == 6
 
