@@ -27,7 +27,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import redis
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from paceline import intake, keys, merged, scripts
 from paceline.answers import (
@@ -521,7 +521,7 @@ class OutboxStore:
 
     def look(self, ids: Sequence[str]) -> list[tuple[Live | Ended, int, bool, str] | None]:
         """For each id: (its head, payload bytes, in its container, worker holding it), or None."""
-        replies = scripts.run(self.client, "inspect", self.tag, list(ids))
+        replies = scripts.run_reading(self.client, "inspect", self.tag, list(ids))
         found: list[tuple[Live | Ended, int, bool, str] | None] = []
         for reply in replies:
             if isinstance(reply, (bytes, str)):
@@ -565,14 +565,19 @@ def known_destinations(client: redis.Redis) -> list[str]:
 
 
 def held_by_all(client: redis.Redis) -> dict[str, tuple[int, int]]:
-    """Of each destination of this Redis: how many messages have not ended, and their bytes."""
+    """Of each destination of this Redis: how many messages have not ended, and their bytes; (0, 0)
+    where somebody overwrote its counters. Raises RedisError."""
     names = known_destinations(client)
     pipe: Any = client.pipeline(transaction=False)
     for name in names:
         pipe.hmget(keys.key(name, "n"), *IN_TERMS, *END_TERMS, "bytes")
     found = {}
-    for name, values in zip(names, pipe.execute(), strict=True):
-        n = [int(value or 0) for value in values]
+    for name, values in zip(names, pipe.execute(raise_on_error=False), strict=True):
+        if isinstance(values, NoPermissionError):
+            raise values
+        if isinstance(values, ResponseError):
+            values = []
+        n = [int(v) if v and v.lstrip(b"-").isdigit() else 0 for v in values] or [0] * 8
         ins = len(IN_TERMS)
         found[name] = (sum(n[:ins]) - sum(n[ins:-1]), n[-1])
     return found

@@ -84,6 +84,15 @@ def run(
         return caller.execute_command("EVAL", source(name), *rest)
 
 
+def run_reading(caller: Caller, name: str, tag: str, arguments: Sequence[Argument]) -> Any:
+    """As ``run``, for a script that writes nothing: who may only read may run it."""
+    rest = (1, tag, *arguments)
+    try:
+        return caller.execute_command("EVALSHA_RO", sha1(name), *rest)
+    except NoScriptError:
+        return caller.execute_command("EVAL_RO", source(name), *rest)
+
+
 def run_together(
     pinned: Pinned, tag: str, calls: Sequence[tuple[str, Sequence[Argument]]]
 ) -> list[Any]:

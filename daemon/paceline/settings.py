@@ -59,9 +59,17 @@ LEAST_LEASE_S = 2.0
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisSettings:
     """url: where Redis is, None for the embedded server; appendfsync: of the embedded server;
-    limits: what all destinations together may put there."""
+    limits: what all destinations together may put there.
+
+    The others are put into the URL when a process starts (redis_url.py).
+    """
 
     url: str | None = field(default=None, repr=False)
+    username: str | None = None
+    password: Secret | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
     appendfsync: Literal["always", "everysec"] = "always"
     limits: Limits = field(default=Limits())
 

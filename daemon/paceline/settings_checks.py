@@ -110,6 +110,8 @@ def settings_from(document: Mapping[str, Any], problems: _Problems) -> Settings 
 
 def _redis(table: Any, problems: _Problems) -> RedisSettings:
     values = read_table(table, REDIS, "redis", problems)
+    if "password" in values:
+        values["password"] = secret_from("redis.password", values["password"], problems)
     url = values.get("url")
     if url is not None:
         scheme, separator, rest = url.partition("://")

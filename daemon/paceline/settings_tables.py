@@ -65,6 +65,11 @@ _POINTER = 'A JSON pointer (RFC 6901), for example "/result/id"'
 
 REDIS: Mapping[str, Key] = {
     "url": Key(str, 'For example "redis://127.0.0.1:6379/0"; leave it out for the embedded server'),
+    "username": Key(str, 'For example "worker": users are made by paceline acl'),
+    "password": Key(Any, ""),
+    "ca_file": Key(str, "Path of a PEM file"),
+    "cert_file": Key(str, "Path of a PEM file"),
+    "key_file": Key(str, "Path of a PEM file"),
     "appendfsync": Key(Literal["always", "everysec"], '"always" or "everysec"'),
     "max_messages": Key(_AnyCount, "A whole number, 0 for no limit"),
     "max_bytes": Key(_AnyCount, "A whole number of bytes, 0 for no limit"),

@@ -8,6 +8,7 @@ from collections.abc import Callable, Sequence
 from typing import Any
 
 import redis
+import redis.exceptions
 
 from paceline.outbox import OutboxStore, held_by_all
 from paceline.pressure import Drain, Limits, judge, memory_of
@@ -43,11 +44,16 @@ class IntakeWatch:
         memory, share = memory_of(info), self._limits.memory_share
         verdict = judge(memory, share)
         retry_s = self._drain.retry_s(self._monotonic_s(), memory, share)
-        found = [
-            store.press(verdict.word, HOLDS_S, retry_s, verdict.why, limits)
-            for store, limits in zip(self._stores, self._in_all(), strict=True)
-        ]
-        self._tell(any(found), verdict.why)
+        shut, trouble = False, None
+        for store, limits in zip(self._stores, self._in_all(), strict=True):
+            try:
+                shut |= store.press(verdict.word, HOLDS_S, retry_s, verdict.why, limits)
+            except redis.exceptions.ResponseError as error:
+                # A key of this one that somebody overwrote must not keep it from the others.
+                trouble = error
+        self._tell(shut, verdict.why)
+        if trouble is not None:
+            raise trouble
         return self._shut
 
     def _in_all(self) -> Sequence[tuple[int, int, int, int] | None]:

@@ -134,6 +134,20 @@ def test_all_destinations_together(redis_client: redis.Redis) -> None:
     assert two.put("b", "m5") == "new", "the limits are gone"
 
 
+def test_what_somebody_overwrote_keeps_it_from_no_other(redis_client: redis.Redis) -> None:
+    two = Two(redis_client)
+    redis_client.set("{a}:gate", "in the way")
+    redis_client.delete("{a}:n")
+    redis_client.set("{a}:n", "in the way")
+    two.fill(0.8)
+    with pytest.raises(ResponseError, match="WRONGTYPE"):
+        two.watch(max_messages=5).run_once()
+    assert isinstance(two.put("b", "m"), OutboxFull)
+    redis_client.hset("{b}:gate", "full", "whatever")
+    assert two.put("b", "m") == "new"
+    assert two.stores["b"].census().intake_shut() is None
+
+
 def test_an_invitation_that_stands_is_found_by_age(redis_client: redis.Redis) -> None:
     two = Two(redis_client)
     store = two.stores["a"]

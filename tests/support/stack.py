@@ -25,6 +25,8 @@ from paceline.embedded import EmbeddedServer
 from paceline.errors import PacelineError
 from paceline.message import Message
 from paceline.outbox import OutboxStore
+from paceline.rights import ROLES
+from support.rights import Guarded
 from support.wait import until
 
 DESTINATION = "web"
@@ -55,6 +57,7 @@ class Stack:
     #: Where Redis and the sink are for workers and daemons; Redis is on loopback as well.
     host: str = LOOPBACK
     server: EmbeddedServer = field(init=False)
+    guarded: Guarded = field(init=False)
     accepted: dict[str, bytes] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
@@ -71,11 +74,20 @@ class Stack:
     ) -> None:
         if error is not None:
             self._show_logs()
-        self._exits.close()
+            self._exits.close()
+            return
+        try:
+            self._check_rights()
+        finally:
+            self._exits.close()
 
     def _start(self) -> None:
+        others = re.findall(r"^\[destinations\.([a-z0-9_-]+)", self.more, re.MULTILINE)
+        self.guarded = Guarded(self.folder / "rights", sorted({DESTINATION, *others}))
         self.server = EmbeddedServer(
-            self.folder / "redis", appendfsync="always", extra=_listening(self.host)
+            self.folder / "redis",
+            appendfsync="always",
+            extra={**_listening(self.host), **self.guarded.options},
         )
         self.server.start()
         self._exits.callback(self.server.stop)
@@ -84,7 +96,7 @@ class Stack:
         self.config.write_text(self._toml(), encoding="utf-8")
         self.client = connect(self.server.url)
         self.store = OutboxStore(self.client, DESTINATION)
-        self.outbox = Outbox.from_url(self.server.url)
+        self.outbox = Outbox.from_url(self.url_of("app"))
         self._exits.callback(self.outbox.close)
         if self.up:
             self.daemon_processes, self.worker_processes = [self._start_up()], []
@@ -94,6 +106,17 @@ class Stack:
         if not self.up:
             self.worker_processes = [self.start_worker() for _ in range(self.workers)]
         self.wait_live(min(self.workers, self.connections))
+
+    def url_of(self, role: str) -> str:
+        """Redis's, for the user of this role. ``server.url`` is the tests' own, who may do all."""
+        return self.guarded.url(self.server.url, role)
+
+    def _check_rights(self) -> None:
+        """Asserts that nobody was refused anything that he is not allowed."""
+        refused = self.guarded.refused(self.server) if self.server.alive else []
+        assert not refused, refused
+        for log in self.folder.glob("*.log"):
+            assert b"no permissions" not in log.read_bytes(), log
 
     def _toml(self) -> str:
         return f"""
@@ -116,13 +139,19 @@ connections = {self.connections}
         self, name: str, *command: str, prefix: Sequence[str] = ()
     ) -> subprocess.Popen[bytes]:
         self._count = getattr(self, "_count", 0) + 1
+        role = "scheduler" if name == "daemon" else name
+        redis_url = (
+            {"PACELINE_REDIS_URL": self.url_of(role).replace(LOOPBACK, self.host)}
+            if role in ROLES
+            else {}
+        )
         log = (self.folder / f"{self._count:02}-{name}.log").open("wb")
         process = subprocess.Popen(
             [*prefix, sys.executable, "-m", *command],
             stdout=log,
             stderr=log,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": _python_path()},
+            env={**os.environ, "PYTHONPATH": _python_path(), **redis_url},
         )
         log.close()
         self._exits.callback(_end, process)
@@ -293,7 +322,7 @@ class Producer(threading.Thread):
 
     def run(self) -> None:
         number = 0
-        with Outbox.from_url(self._stack.server.url, timeout_s=2.0) as outbox:
+        with Outbox.from_url(self._stack.url_of("producer"), timeout_s=2.0) as outbox:
             while not self._halt.wait(self._pause_s):
                 message = _message(f"{self._prefix}-{number}")
                 try:

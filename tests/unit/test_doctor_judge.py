@@ -239,7 +239,7 @@ SILENT = WorkerSeen(id="w", live=False, lease_left_s=-9, slots=5, facts={"host":
         ({"gate": {"pause_until": "-1", "pause_why": "x"}}, "", {"open": "warn"}),
         ({"gate": {"hold_until": "-1", "hold_kind": "held"}}, "", {"open": "fail"}),
         ({"gate": {"draining": "ann"}}, "", {"open": "warn"}),
-        ({"gate": {"full": "9e18 7 80% is used"}}, "", {"intake": "fail"}),
+        ({"gate": {"full": "900000000000000000 7 80% is used"}}, "", {"intake": "fail"}),
         ({"law": {"accepted": 1}}, "", {"accounts": "fail"}),
         ({"law": {"accepted": 85, "dead": 85}}, "", {"room": "warn"}),
         ({"law": {"accepted": 100, "dead": 100}}, "", {"room": "fail"}),

@@ -33,6 +33,7 @@ from paceline.errors import (
 )
 from paceline.log_veil import url_password
 from paceline.outbox import OutboxStore, known_destinations
+from paceline.redis_url import completed
 from paceline.secrets_ import Secret
 from paceline.settings import Destination, RedisSettings, Settings
 from paceline.settings_file import load
@@ -117,7 +118,26 @@ def read_setup(path: Path | None, data: Path, tell: Callable[[str], object] = _t
     url = os.environ.get("PACELINE_REDIS_URL")
     if url:
         settings = replace(settings, redis=replace(settings.redis, url=url))
-    return Setup(settings, named, data)
+    return Setup(replace(settings, redis=complete_redis(settings.redis, named)), named, data)
+
+
+def complete_redis(given: RedisSettings, source: Path | None) -> RedisSettings:
+    """With login and TLS in its URL, which every client is built from. Raises ConfigError."""
+    if given.url is None:
+        return given
+    problems: list[ConfigProblem] = []
+    url = completed(
+        given.url,
+        problems,
+        username=given.username,
+        password=None if given.password is None else given.password.reveal(os.environ),
+        ca_file=given.ca_file,
+        cert_file=given.cert_file,
+        key_file=given.key_file,
+    )
+    if problems:
+        raise ConfigError(problems, source=str(source or "configuration"))
+    return replace(given, url=url)
 
 
 def need_destinations(setup: Setup) -> None:

@@ -294,7 +294,7 @@ def _rights(facts: RedisFacts) -> Iterator[Finding]:
             "rights",
             "fail",
             f"user {facts.user!r} may not do: {some}{more}",
-            "ACL SETUSER: docs/keys.md tells the keys",
+            "Make the user as paceline acl prints it: docs/threat-model.md",
         )
     elif facts.user is not None:
         yield _said("rights", "ok", f"user {facts.user!r} may do all that is needed")
