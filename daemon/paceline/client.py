@@ -155,7 +155,7 @@ class Outbox:
         Times are unix seconds, RFC 3339 text or aware datetimes. Raises InvalidMessage (and its
         kinds PayloadError, MessageTooLarge), UnknownDestination, DuplicateConflict, OutboxFull,
         Draining, EndpointDisabled, RedisUnavailable: after any of them but the last the message
-        was not accepted.
+        was not accepted. OutboxFull says in ``retry_after_s`` when to try again.
         """
         message = build(
             destination,

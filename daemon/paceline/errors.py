@@ -228,15 +228,17 @@ class NotPossible(PacelineError):
 
 
 class OutboxFull(PacelineError):
-    """A limit of the outbox is reached. The message was not taken: send it again later."""
+    """A limit of the outbox, or of its Redis, is reached. The message was not taken: send it again,
+    after about `retry_after_s` seconds."""
 
-    def __init__(self, destination: str, limit: str) -> None:
+    def __init__(self, destination: str, limit: str, retry_after_s: int = 5) -> None:
         super().__init__(
             f"the outbox of {destination!r} is full ({limit}); the message was not taken",
-            "Wait until messages have been sent, or raise the limit",
+            f"Try again in about {retry_after_s} s, or raise the limit",
         )
         self.destination = destination
         self.limit = limit
+        self.retry_after_s = retry_after_s
 
 
 class Draining(PacelineError):

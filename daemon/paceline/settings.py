@@ -32,6 +32,7 @@ import msgspec
 
 from paceline.backoff import DEFAULT_POLICY, RetryPolicy
 from paceline.listen import DEFAULT_LISTEN, Listen
+from paceline.pressure import Limits
 from paceline.secrets_ import Secret
 
 __all__ = [
@@ -57,7 +58,8 @@ LEAST_LEASE_S = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisSettings:
-    """url: where Redis is, None for the embedded server; appendfsync: of the embedded server.
+    """url: where Redis is, None for the embedded server; appendfsync: of the embedded server;
+    limits: what all destinations together may put there.
 
     The others are put into the URL when a process starts (redis_url.py).
     """
@@ -69,6 +71,7 @@ class RedisSettings:
     cert_file: str | None = None
     key_file: str | None = None
     appendfsync: Literal["always", "everysec"] = "always"
+    limits: Limits = field(default=Limits())
 
     @property
     def shown_url(self) -> str:

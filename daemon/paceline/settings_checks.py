@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 import re
 from collections.abc import Mapping, Sequence
-from dataclasses import replace
+from dataclasses import fields, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +17,7 @@ from paceline.backoff import DEFAULT_POLICY, POLICIES, RetryPolicy
 from paceline.errors import ConfigProblem, InvalidMessage
 from paceline.listen import parse_listen
 from paceline.message import check_name
+from paceline.pressure import Limits
 from paceline.redaction import pointer_problem
 from paceline.secrets_ import Secret
 from paceline.settings import (
@@ -133,7 +134,9 @@ def _redis(table: Any, problems: _Problems) -> RedisSettings:
                     "Write sentinel+redis://host:26379,host:26379/NAME",
                 )
             )
-    return RedisSettings(**values)
+    names = [field.name for field in fields(Limits)]
+    limits = Limits(**{name: values.pop(name) for name in names if name in values})
+    return RedisSettings(limits=limits, **values)
 
 
 def _exporter(table: Any, problems: _Problems) -> ExporterSettings:

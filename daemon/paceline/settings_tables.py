@@ -52,6 +52,7 @@ _Seconds = Annotated[float, Meta(gt=0, le=31_622_400)]
 _NotNegative = Annotated[float, Meta(ge=0, le=31_622_400)]
 # Redis keeps no string over 512 MB.
 _PayloadBytes = Annotated[int, Meta(ge=1, le=512 * 1024**2)]
+_AnyCount = Annotated[int, Meta(ge=0, le=2**53)]
 _Count = Annotated[int, Meta(ge=1, le=2**53)]
 _Status = Annotated[str, Meta(pattern=r"^[1-5]([0-9][0-9]|xx)\Z")]
 # RFC 9110 §5.6.2.
@@ -70,6 +71,11 @@ REDIS: Mapping[str, Key] = {
     "cert_file": Key(str, "Path of a PEM file"),
     "key_file": Key(str, "Path of a PEM file"),
     "appendfsync": Key(Literal["always", "everysec"], '"always" or "everysec"'),
+    "max_messages": Key(_AnyCount, "A whole number, 0 for no limit"),
+    "max_bytes": Key(_AnyCount, "A whole number of bytes, 0 for no limit"),
+    "memory_share": Key(
+        Annotated[float, Meta(gt=0, le=1)], "A share of maxmemory above 0, up to 1; such as 0.75"
+    ),
 }
 
 EXPORTER: Mapping[str, Key] = {

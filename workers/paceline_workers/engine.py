@@ -137,6 +137,10 @@ class Engine:
         """Carries an invitation out, see BatchTaker."""
         return self._taker.take_batch(count, lane, invitation)
 
+    def take_unanswered(self) -> bool:
+        """Answers an invitation that no job brought, see BatchTaker."""
+        return self._taker.take_unanswered()
+
     # -- what the heartbeat asks ------------------------------------------------------------
 
     def facts(self) -> Mapping[str, Any]:

@@ -100,6 +100,8 @@ def _status_table(found: Sequence[Census], achieved: Mapping[str, Rates | None])
         why = explain.why_waits(census).text
         if "draining" in census.gate:
             why = f"draining; {why}"
+        if census.intake_shut() is not None:
+            why = f"intake shut; {why}"
         leans = explain.leans_to(census)
         if leans and leans[1]:
             why = f"fallback {leans[1]}% to {leans[0]}; {why}"
@@ -139,6 +141,8 @@ def status_text(census: Census, rates: Rates | None = None) -> str:
     lines += [f"  closed      {closure.text}" for closure in explain.closures(census)]
     if "draining" in census.gate:
         lines.append(f"  draining    takes nothing new ({census.gate['draining']})")
+    if (shut := census.intake_shut()) is not None:
+        lines.append(f"  intake      shut: {shut}")
     if leans := explain.leans_to(census):
         lines.append(f"  fallback    {leans[1]}% to {leans[0]}, {law['moved_out']:,} moved so far")
     if told := explain.endpoints_words(census):

@@ -91,9 +91,26 @@ local function answer_known(id, name, payload)
     .. ' was used before with another payload; use a new id for a new message')
 end
 
--- What all messages of one call share, read once: configuration, counters, whether it drains.
+-- What all messages of one call share, read once: configuration, counters, what keeps intake shut.
 local COUNTERS = {'accepted', 'moved_in', 'sent', 'expired', 'cancelled', 'dropped', 'moved_out',
   'bytes', 'seq'}
+
+-- Why nothing new is taken, as a daemon found it last (press.lua); nil where nothing speaks against it.
+local function shut_by(full)
+  local until_us, retry_s, why = string.match(full or '', '^(%d+) (%d+) (.*)$')
+  if until_us and tonumber(until_us) > moment then
+    return why .. '; try again in about ' .. retry_s .. ' s'
+  end
+end
+
+-- The limits of all destinations together, and what the others hold of it.
+local function limits_in_all(text)
+  local count, bytes, others, other_bytes = string.match(text or '', '^(%d+) (%d+) (-?%d+) (-?%d+)$')
+  if not count then return nil end
+  return {count = tonumber(count), bytes = tonumber(bytes), others = tonumber(others),
+    other_bytes = tonumber(other_bytes)}
+end
+
 local function open_intake(tag)
   T, campaigns = tag, {}
   local cfg = redis.call('HMGET', K('cfg'), 'max_payload', 'max_count', 'max_bytes', 'events', 'endpoints')
@@ -102,9 +119,10 @@ local function open_intake(tag)
   lanes_as(cfg[5])
   local n = redis.call('HMGET', K('n'), unpack(COUNTERS))
   for i = 1, #COUNTERS do n[i] = tonumber(n[i]) or 0 end
+  local gate = redis.call('HMGET', K('gate'), 'draining', 'full', 'all')
   return {max_payload = tonumber(cfg[1]), max_count = tonumber(cfg[2]), max_bytes = tonumber(cfg[3]),
     live = n[1] + n[2] - n[3] - n[4] - n[5] - n[6] - n[7], bytes = n[8], seq = n[9],
-    draining = redis.call('HGET', K('gate'), 'draining'), prefix = K('m:'), accepted = 0, added = 0,
+    draining = gate[1], full = shut_by(gate[2]), all = limits_in_all(gate[3]), prefix = K('m:'), accepted = 0, added = 0,
     ways = {}, places = {}, order = {}, expiring = {}, tells = wants('accepted')}
 end
 
@@ -172,6 +190,11 @@ local function open_way(intake, o)
     tail = struct.pack('>dddBBH', now, expires, due, #tenant, #campaign, 0) .. tenant .. campaign}
 end
 
+local function too_many(where, held, what, key, most)
+  return 'PLFULL', 'outbox: ' .. string.format('%.0f ', held) .. what .. ' wait' .. where .. ', ' .. key
+    .. ' is ' .. string.format('%.0f', most) .. '; try again when some are sent, in about 5 s'
+end
+
 -- Why no message of `size` bytes enters that is not there already.
 local function refusal(intake, way, size)
   if way.refused then return way.refused[1], way.refused[2] end
@@ -179,13 +202,21 @@ local function refusal(intake, way, size)
     return 'PLDRAINING', 'destination ' .. string.sub(T, 2, -2)
       .. ' is draining and takes nothing new; wait, or have an operator resume it'
   end
+  if intake.full then return 'PLFULL', 'redis: ' .. intake.full end
   if intake.live >= intake.max_count then
-    return 'PLFULL', 'outbox: ' .. intake.live .. ' messages wait, max_messages is '
-      .. string.format('%.0f', intake.max_count) .. '; try again when some are sent'
+    return too_many('', intake.live, 'messages', 'max_messages', intake.max_count)
   end
   if intake.bytes + size > intake.max_bytes then
-    return 'PLFULL', 'outbox: ' .. intake.bytes .. ' bytes wait, max_bytes is '
-      .. string.format('%.0f', intake.max_bytes) .. '; try again when some are sent'
+    return too_many('', intake.bytes, 'bytes', 'max_bytes', intake.max_bytes)
+  end
+  local all = intake.all
+  if not all then return end
+  local everywhere = ' in all destinations'
+  if all.count > 0 and intake.live + all.others >= all.count then
+    return too_many(everywhere, intake.live + all.others, 'messages', 'max_messages of [redis]', all.count)
+  end
+  if all.bytes > 0 and intake.bytes + all.other_bytes + size > all.bytes then
+    return too_many(everywhere, intake.bytes + all.other_bytes, 'bytes', 'max_bytes of [redis]', all.bytes)
   end
 end
 
