@@ -63,7 +63,7 @@ unit: $(STAMP) ## pytest
 LOCK := uv export --no-emit-project --no-header --format requirements.txt --quiet
 
 lock: ## make the locks anew from pyproject.toml (needs uv): ours, and the image's two
-	$(LOCK) --all-extras --all-groups --output-file requirements.lock
+	$(LOCK) --all-extras --all-groups --no-group fuzz --output-file requirements.lock
 	$(LOCK) --no-dev --extra daemon --output-file deploy/requirements.lock
 	$(LOCK) --only-group build --output-file deploy/build.lock
 	rm -f uv.lock
