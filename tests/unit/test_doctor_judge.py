@@ -11,11 +11,11 @@ import pytest
 
 from paceline import logs
 from paceline.census import CONTAINERS, END_TERMS, IN_TERMS, Census, WorkerSeen
-from paceline.cli import common
 from paceline.doctor import endpoint_judge, local_checks, outbox_judge, redis_judge
 from paceline.doctor.endpoint_facts import AddressFacts, Certificate, EndpointFacts
 from paceline.doctor.finding import Finding, healthy
 from paceline.doctor.redis_facts import RedisFacts
+from paceline.hidden import hide_secrets_of
 from paceline.secrets_ import Secret
 from paceline.settings import Destination, RedisSettings, Settings
 
@@ -317,7 +317,7 @@ def test_no_secret_of_a_destination_is_forgotten() -> None:
         "header-hunter9",
         *(secret.ref for secret in signs),
     }
-    common._hide_secrets(to, {}, ("value",))
+    hide_secrets_of(logs.veil(), to, {}, ("value",))
     basic = b64encode(b"api:api_key-hunter9").decode()
     for text in (*(f"{name}-hunter9" for name in names if "username" not in name), basic):
         assert text not in logs.veil().cover(f"it is {text} here")
