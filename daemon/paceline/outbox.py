@@ -104,6 +104,26 @@ class OutboxStore:
         found = intake.answers(reply, messages)
         return self._enqueue_anyhow(messages) if found is None else found
 
+    def fence_commands(self, replicas: int, timeout_s: float) -> tuple[intake.Command, ...]:
+        """To be sent behind ``enqueue_command`` in one write, on one connection: their replies tell
+        whether the replicas have it (``is_fenced``).
+
+        WAIT speaks of what its own connection wrote last, and answers for one that wrote nothing as
+        if all were there. An enqueue that is repeated may write nothing: so a write of ours goes
+        before it.
+        """
+        count = ("HINCRBY", self._key("n"), "fences", 1)
+        return count, ("WAIT", replicas, round(timeout_s * 1e3))
+
+    @staticmethod
+    def fenced(replies: Sequence[Any]) -> int:
+        """How many replicas have what was written before these replies; 0 where nobody can tell.
+        Raises WAIT's own error."""
+        counted, waited = replies
+        if isinstance(waited, ResponseError):
+            raise waited
+        return 0 if isinstance(counted, ResponseError) else int(waited)
+
     def _enqueue_anyhow(self, messages: Sequence[Message]) -> list[intake.Answer]:
         refused: ResponseError | None = None
         try:
