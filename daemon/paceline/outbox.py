@@ -190,6 +190,17 @@ class OutboxStore:
         numbers = [int(n) for n in reply[1:]] + [0]
         return _text(reply[0]), numbers[0], numbers[1]
 
+    def totals(self) -> tuple[int, int]:
+        """(accepted, sent) from the beginning: they never fall, unless Redis loses data."""
+        values: Any = self.client.hmget(self._key("n"), ["accepted", "sent"])
+        return int(values[0] or 0), int(values[1] or 0)
+
+    def lose(self, run_id: str, accepted: int, sent: int) -> tuple[int, int]:
+        """Redis has less than these totals, which were seen before. Counts what is missing, once
+        for each run of Redis; returns (accepted, sent) forgotten, at least."""
+        reply = self._run("loss", run_id, accepted, sent)
+        return int(reply[0]), int(reply[1])
+
     def wait_for_work(self, timeout_s: float) -> bool:
         """Blocks until an idle destination got a message, or the time is over."""
         return (
@@ -359,7 +370,7 @@ class OutboxStore:
 
     def settle(self, settlements: Sequence[Settlement]) -> list[str]:
         """leased -> where each outcome says. May be repeated: then nothing moves. One word each:
-        ok, repeat, late, won, duplicate, gone."""
+        ok, repeat, late, won, duplicate, gone, recalled."""
         return [_text(word) for word in self._run("settle", *settle_arguments(settlements))]
 
     def renew(self, nonces: Sequence[str]) -> set[str]:
