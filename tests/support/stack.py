@@ -20,9 +20,10 @@ from types import TracebackType
 from typing import Any, Self
 
 from paceline import Outbox
+from paceline.client import Durable
 from paceline.connect import connect
 from paceline.embedded import EmbeddedServer
-from paceline.errors import PacelineError
+from paceline.errors import NotReplicated, PacelineError
 from paceline.message import Message
 from paceline.outbox import OutboxStore
 from support.wait import until
@@ -54,6 +55,8 @@ class Stack:
     worker_module: Sequence[str] = ("paceline", "worker", DESTINATION)
     #: Where Redis and the sink are for workers and daemons; Redis is on loopback as well.
     host: str = LOOPBACK
+    #: A Redis of others, such as one behind Sentinels; "" for one of its own: ``server``.
+    redis_url: str = ""
     server: EmbeddedServer = field(init=False)
     accepted: dict[str, bytes] = field(default_factory=dict)
 
@@ -74,17 +77,19 @@ class Stack:
         self._exits.close()
 
     def _start(self) -> None:
-        self.server = EmbeddedServer(
-            self.folder / "redis", appendfsync="always", extra=_listening(self.host)
-        )
-        self.server.start()
-        self._exits.callback(self.server.stop)
+        self.url = self.redis_url
+        if not self.url:
+            self.server = EmbeddedServer(
+                self.folder / "redis", appendfsync="always", extra=_listening(self.host)
+            )
+            self.url = self.server.start()
+            self._exits.callback(self.server.stop)
         self.sink = self._start_sink()
         self.config = self.folder / "paceline.toml"
         self.config.write_text(self._toml(), encoding="utf-8")
-        self.client = connect(self.server.url)
+        self.client = connect(self.url)
         self.store = OutboxStore(self.client, DESTINATION)
-        self.outbox = Outbox.from_url(self.server.url)
+        self.outbox = Outbox.from_url(self.url)
         self._exits.callback(self.outbox.close)
         if self.up:
             self.daemon_processes, self.worker_processes = [self._start_up()], []
@@ -98,7 +103,7 @@ class Stack:
     def _toml(self) -> str:
         return f"""
 [redis]
-url = "{self.server.url.replace(LOOPBACK, self.host)}"
+url = "{self.url.replace(LOOPBACK, self.host)}"
 [exporter]
 listen = "{self.exporter}"
 [destinations.{DESTINATION}]
@@ -157,6 +162,10 @@ connections = {self.connections}
             return found[-1] if found else ""
 
         return until(told, 15, "the exporter says where it listens")
+
+    def log_of(self, name: str) -> str:
+        """What processes of that name have logged."""
+        return "".join(p.read_text("utf-8") for p in sorted(self.folder.glob(f"*-{name}.log")))
 
     def start_worker(self) -> subprocess.Popen[bytes]:
         return self._spawn("worker", *self.worker_module, "--config", str(self.config))
@@ -268,22 +277,28 @@ class Producer(threading.Thread):
     """Sends one message after another, repeating those whose acknowledgement was lost, until told
     to stop: what it holds in ``accepted`` was acknowledged."""
 
-    def __init__(self, stack: Stack, per_s: float, prefix: str = "p") -> None:
+    def __init__(
+        self, stack: Stack, per_s: float, prefix: str = "p", durable: Durable = "server"
+    ) -> None:
         super().__init__(name="producer", daemon=True)
         self._stack = stack
         self._pause_s = 1 / per_s
         self._prefix = prefix
+        self._durable: Durable = durable
         self._halt = threading.Event()
         self.outages = 0
 
     def run(self) -> None:
         number = 0
-        with Outbox.from_url(self._stack.server.url, timeout_s=2.0) as outbox:
+        with Outbox.from_url(self._stack.url, timeout_s=2.0) as outbox:
             while not self._halt.wait(self._pause_s):
                 message = _message(f"{self._prefix}-{number}")
                 try:
-                    answer = outbox.send_many([message])[0]
+                    answer = outbox.send_many([message], durable=self._durable)[0]
                 except PacelineError:
+                    self.outages += 1
+                    continue
+                if isinstance(answer, NotReplicated):  # accepted, and to be sent again
                     self.outages += 1
                     continue
                 if isinstance(answer, PacelineError):
