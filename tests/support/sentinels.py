@@ -29,6 +29,7 @@ class Sentinels:
         self._folder = folder
         self._exits = ExitStack()
         self.servers: list[EmbeddedServer] = []
+        self._by_port: dict[int, EmbeddedServer] = {}
         self.url = ""
 
     def __enter__(self) -> Self:
@@ -48,9 +49,7 @@ class Sentinels:
         """Who calls itself the master, and is one by the Sentinels' word."""
         with connect(self._sentinel_urls[0]) as sentinel:
             reply = sentinel.execute_command("SENTINEL", "GET-MASTER-ADDR-BY-NAME", SERVICE)
-        port = int(reply[1])
-        [found] = [server for server in self.servers if server.port == port]
-        return found
+        return self._by_port[int(reply[1])]
 
     def wait_replicas(self, server: EmbeddedServer, count: int) -> None:
         """Until so many follow it."""
@@ -64,6 +63,7 @@ class Sentinels:
             server.start()
             self._exits.callback(server.stop)
             self.servers.append(server)
+            self._by_port[server.port] = server
         self.wait_replicas(self.servers[0], 2)
         ports = [free_port() for _ in range(3)]
         for number, port in enumerate(ports):
