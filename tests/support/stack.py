@@ -22,7 +22,7 @@ from typing import Any, Self
 from paceline import Outbox
 from paceline.client import Durable
 from paceline.connect import connect
-from paceline.embedded import EmbeddedServer
+from paceline.embedded import EmbeddedServer, attached_url
 from paceline.errors import NotReplicated, PacelineError
 from paceline.message import Message
 from paceline.outbox import OutboxStore
@@ -57,6 +57,8 @@ class Stack:
     host: str = LOOPBACK
     #: A Redis of others, such as one behind Sentinels; "" for one of its own: ``server``.
     redis_url: str = ""
+    #: With ``up``: the folder of the embedded server, which is its own then.
+    data: Path | None = None
     server: EmbeddedServer = field(init=False)
     accepted: dict[str, bytes] = field(default_factory=dict)
 
@@ -78,7 +80,7 @@ class Stack:
 
     def _start(self) -> None:
         self.url = self.redis_url
-        if not self.url:
+        if not self.url and self.data is None:
             self.server = EmbeddedServer(
                 self.folder / "redis", appendfsync="always", extra=_listening(self.host)
             )
@@ -87,13 +89,16 @@ class Stack:
         self.sink = self._start_sink()
         self.config = self.folder / "paceline.toml"
         self.config.write_text(self._toml(), encoding="utf-8")
+        if self.data is not None:
+            self.daemon_processes, self.worker_processes = [self._start_up()], []
+            self.url = until(lambda: self.data and attached_url(self.data), 15, "the server")
         self.client = connect(self.url)
         self.store = OutboxStore(self.client, DESTINATION)
         self.outbox = Outbox.from_url(self.url)
         self._exits.callback(self.outbox.close)
-        if self.up:
+        if self.up and self.data is None:
             self.daemon_processes, self.worker_processes = [self._start_up()], []
-        else:
+        elif not self.up:
             self.daemon_processes = [self.start_daemon() for _ in range(self.daemons)]
         until(lambda: self.store.census().config, 15, "the daemon publishes its configuration")
         if not self.up:
@@ -101,9 +106,10 @@ class Stack:
         self.wait_live(min(self.workers, self.connections))
 
     def _toml(self) -> str:
+        url = f'url = "{self.url.replace(LOOPBACK, self.host)}"' if self.url else ""
         return f"""
 [redis]
-url = "{self.url.replace(LOOPBACK, self.host)}"
+{url}
 [exporter]
 listen = "{self.exporter}"
 [destinations.{DESTINATION}]
@@ -150,7 +156,9 @@ connections = {self.connections}
         return self._spawn("daemon", "paceline", "daemon", "--config", str(self.config))
 
     def _start_up(self) -> subprocess.Popen[bytes]:
-        config = ("--config", str(self.config))
+        config = ["--config", str(self.config)]
+        if self.data is not None:
+            config += ["--data", str(self.data)]
         return self._spawn("up", "paceline", "up", "--workers", str(self.workers), *config)
 
     def metrics_url(self) -> str:
