@@ -24,7 +24,7 @@ run: $(STAMP) ## the main job on this machine, with a report
 bench: $(STAMP) ## what a message costs, beside a naive loop and RQ alone
 	$(BIN)/paceline bench $(ARGS)
 
-shows: $(STAMP) ## what is promised of pace and fairness, on real processes and nginx (10 minutes)
+shows: $(STAMP) ## what is promised of pace, fairness and events, on real processes and nginx (12 minutes)
 	PYTHONPATH=tests $(BIN)/python -m shows all $(ARGS)
 
 test: lint types arrows unit ## all checks and tests

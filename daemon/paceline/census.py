@@ -68,6 +68,17 @@ class Census:
         return self.law["ready"] + self.law["scheduled"] + self.law["leased"]
 
     @property
+    def held_back(self) -> int:
+        """Messages that wait with their campaigns, which are paused; they are among the
+        scheduled."""
+        return self.sizes.get("campaign_paused", 0)
+
+    @property
+    def to_send(self) -> int:
+        """Messages that are sent by themselves, now or later: unfinished, and not held back."""
+        return self.unfinished - self.held_back
+
+    @property
     def ceiling(self) -> float:
         """Requests/s at most: as an operator set it live, or as configured."""
         return float(self.gate.get("rate_set") or self.config.get("rate") or 0)

@@ -20,6 +20,7 @@ raises them; refusals of the scripts become PacelineError.
 from __future__ import annotations
 
 import json
+import math
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
@@ -298,12 +299,13 @@ class OutboxStore:
         *,
         priority: str,
         tenant: str = "",
+        campaign: str = "",
         batches: Mapping[str, int] = MappingProxyType({}),
     ) -> set[str] | None:
         """Messages that this worker holds -> one merged request, held by it under a lease of its
         own, whose nonce is its id (16 characters). ``body`` is kept until it settles. All members
-        are of one ``priority`` and ``tenant``. ``batches``: how many were taken under each nonce,
-        where that is known: a batch that goes in whole costs less. May be repeated.
+        are of one ``priority``, ``tenant`` and ``campaign``. ``batches``: how many were taken under
+        each nonce, where that is known: a batch that goes in whole costs less. May be repeated.
 
         Returns None, or the ids that are not this worker's any more: then nothing was frozen.
         """
@@ -311,7 +313,7 @@ class OutboxStore:
         reply = self._run(
             "freeze", worker, request_id, body, PRIORITY_DIGITS[priority], tenant, packed.tries,
             packed.place, packed.expires, packed.count, packed.head,
-            int(packed.held), *packed.members,
+            int(packed.held), campaign, *packed.members,
         )  # fmt: skip
         return None if _text(reply[0]) == "frozen" else {_text(i) for i in reply[1:]}
 
@@ -407,6 +409,39 @@ class OutboxStore:
     def attest(self, ids: Sequence[str]) -> list[str]:
         """Parked -> sent: sent, not-parked or unknown, one an id."""
         return self._words("attest", ids)
+
+    def pause_campaign(self, campaign: str, *, why: str = "", who: str = "") -> tuple[bool, int]:
+        """Nothing new of it begins from now on; what waits follows in steps (``walk_campaigns``).
+        Returns (whether it was not paused before, live messages)."""
+        return self._hand_on(campaign, "pause", why, who)
+
+    def resume_campaign(self, campaign: str, *, who: str = "") -> tuple[bool, int]:
+        """What waits returns to its places, in steps (``walk_campaigns``). Returns (whether it was
+        paused, live messages)."""
+        return self._hand_on(campaign, "resume", "", who)
+
+    def _hand_on(self, campaign: str, op: str, why: str, who: str) -> tuple[bool, int]:
+        changed, live = self._run("campaign", op, campaign, why, who)
+        return bool(changed), int(live)
+
+    def walk_campaigns(self, most: int = 200) -> tuple[int, int]:
+        """One step of what pausing and resuming began; the scheduler does the same. Returns
+        (messages looked at, campaigns that are still under way)."""
+        looked, left = self._run("campaign", "walk", most)
+        return int(looked), int(left)
+
+    def cancel_of_campaign(self, campaign: str, ids: Sequence[str]) -> list[str]:
+        """As ``cancel``, those of the campaign; "other" for one that is not of it."""
+        return [_text(word) for word in self._run("cancel_campaign", campaign, *ids)] if ids else []
+
+    def survey(self, campaign: str, ids: Sequence[str]) -> dict[str, int]:
+        """How many of these messages of a campaign are in which state (``lua/survey.lua``)."""
+        flat = scripts.run(self.client, "survey", self.tag, (campaign, *ids))
+        return {_text(name): int(n) for name, n in zip(flat[::2], flat[1::2], strict=True)}
+
+    def is_held_back(self, message_id: str) -> bool:
+        """Whether a scheduled message waits with its campaign, which is paused."""
+        return self.client.zscore(self._key("s"), message_id) == math.inf
 
     def _words(self, script: str, ids: Sequence[str]) -> list[str]:
         return [_text(word) for word in self._run(script, *ids)] if ids else []

@@ -192,6 +192,21 @@ connections = {self.connections}
                 return seen.id
         return None
 
+    def begun_by(self, worker: str) -> list[str]:
+        """Ids that this worker has begun and not settled, by the outbox's own account."""
+        held = [
+            member.decode()
+            for nonce in self.client.zrange("{web}:batches", 0, -1)
+            if self.client.hget(b"{web}:bm:" + nonce, "worker") == worker.encode()
+            for member in self.client.smembers(b"{web}:b:" + nonce)
+        ]
+        found = self.store.look(held) if held else []
+        return [
+            message_id
+            for message_id, it in zip(held, found, strict=True)
+            if it is not None and it[0].state == "begun" and it[3] == worker
+        ]
+
     def signal_workers(self, signum: signal.Signals) -> None:
         for process in self.worker_processes:
             process.send_signal(signum)

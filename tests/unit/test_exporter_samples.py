@@ -124,7 +124,8 @@ def test_what_happened() -> None:
             {"accepted": 10, "sent": 4},
             counters={"accepted": 10, "sent": 4, "retried": 3, "ambiguous_reaped": 2, "died": 1,
                       "duplicates": 5, "returned": 6, "throttles": 7, "permits": 8,
-                      "lost_accepted": 3, "lost_outcomes": 2},
+                      "lost_accepted": 3, "lost_outcomes": 2,
+                      "events": 30, "events_trimmed": 12, "events_lost": 1},
             outcomes={"sent:200": 4, "ambiguous:timeout": 2, "ambiguous:500": 1,
                       "retry:refused": 9},
         )
@@ -141,6 +142,9 @@ def test_what_happened() -> None:
     lost = [get("paceline_redis_lost_total", what=w) for w in ("accepted", "outcomes", "sent")]
     assert lost == [3, 2, 0]
     assert get("paceline_throttles_total") == 7
+    assert get("paceline_events_total") == 30
+    assert get("paceline_events_trimmed_total") == 12
+    assert get("paceline_events_lost_total") == 1
     assert get("paceline_permits_total") == 8
     assert get("paceline_law_difference") == 6
 

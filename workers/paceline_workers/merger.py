@@ -197,7 +197,8 @@ class Merger:
         if value[:2] not in _AS_TAKEN or is_request(message_id):
             return None
         tenant_end = _HEAD_BYTES + value[56]
-        payload = value[tenant_end + value[57] + (value[58] << 8) + value[59] :]
+        campaign_end = tenant_end + value[57]
+        payload = value[campaign_end + (value[58] << 8) + value[59] :]
         try:
             portion = portion_of(payload)
         except PayloadError:
@@ -207,7 +208,12 @@ class Merger:
         head = value[:_HEAD_BYTES]
         sha1 = hashlib.sha1(payload, usedforsecurity=False).digest()
         return (
-            Likeness(value[22:23], value[_HEAD_BYTES:tenant_end], portion.shared),
+            Likeness(
+                value[22:23],
+                value[_HEAD_BYTES:tenant_end],
+                portion.shared,
+                value[tenant_end:campaign_end],
+            ),
             Member(message_id, nonce, head, sha1, len(payload)),
             portion,
         )
@@ -254,6 +260,7 @@ class Merger:
                     group.members,
                     priority=priority,
                     tenant=tenant,
+                    campaign=group.likeness.campaign.decode("latin-1"),
                     batches=self._taken,
                 )
             except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:

@@ -151,7 +151,11 @@ def status_text(census: Census, rates: Rates | None = None) -> str:
         lines.append(f"  merged      {merged}, {census.fill:.0f} in one on average")
     if law["ready"]:
         lines.append(f"  oldest      {in_words(sizes['oldest_us'] / 1e6)}")
-    if law["scheduled"]:
+    if census.held_back:
+        lines.append(
+            f"  campaigns   {census.held_back:,} of those scheduled wait with paused campaigns"
+        )
+    if law["scheduled"] > census.held_back:
         lines.append(f"  next due    in {in_words(max(0, sizes['next_due_us']) / 1e6)}")
     level = explain.bucket_level(census)
     lines += [
@@ -261,6 +265,11 @@ def _why_message(found: Status, census: Census, why_lane: str | None) -> str:
         )
     if found.state == "begun":
         return f"on the wire, by worker {found.worker}"
+    if found.paused:
+        return (
+            f"it waits with its campaign, which is paused; paceline campaign resume "
+            f"{found.destination} {found.campaign}"
+        )
     closed = explain.closures(census)
     if closed:
         return "; ".join(closure.text for closure in closed)

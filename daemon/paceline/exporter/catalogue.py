@@ -63,6 +63,9 @@ _LIST: Final = (
         "histogram", "api_latency_seconds", "First byte written to last byte read, of a request."
     ),
     _of_destination("histogram", "delivery_seconds", "Accepted to sent, of a message."),
+    _of_destination("counter", "events_total", "Delivery events told."),
+    _of_destination("counter", "events_trimmed_total", "Delivery events no longer kept."),
+    _of_destination("counter", "events_lost_total", "Delivery events that could not be written."),
     _of_destination("gauge", "law_difference", "Of the conservation law; 0 when it holds."),
     # endpoints
     _of_destination("gauge", "endpoints", "Endpoints of a destination that has many.", "state"),

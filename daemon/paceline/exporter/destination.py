@@ -62,6 +62,8 @@ def _put_events(sheet: Sheet, census: Census) -> None:
         sheet.put("paceline_redis_lost_total", n.get(f"lost_{what}", 0), name, what)
     sheet.put("paceline_returned_total", n.get("returned", 0), name)
     sheet.put("paceline_dead_letters_total", n.get("died", 0), name)
+    for counter in ("events", "events_trimmed", "events_lost"):
+        sheet.put(f"paceline_{counter}_total", n.get(counter, 0), name)
     _put_histogram(sheet, "paceline_api_latency_seconds", census, "api")
     _put_histogram(sheet, "paceline_delivery_seconds", census, "sent")
     sheet.put("paceline_law_difference", census.difference, name)

@@ -95,7 +95,7 @@ end
 local COUNTERS = {'accepted', 'moved_in', 'sent', 'expired', 'cancelled', 'dropped', 'moved_out',
   'bytes', 'seq'}
 local function open_intake(tag)
-  T = tag
+  T, campaigns = tag, {}
   local cfg = redis.call('HMGET', K('cfg'), 'max_payload', 'max_count', 'max_bytes', 'events', 'endpoints')
   if not cfg[1] then return nil end
   events_as(cfg[4])
@@ -149,7 +149,12 @@ local function open_way(intake, o)
   end
   local tenant, code, text = lane_for(o)
   if not tenant then return {refused = {code, text}} end
-  local later, campaign = due > now, o.campaign or ''
+  local later, score, campaign, its = due > now, due, o.campaign or '', nil
+  if campaign ~= '' then
+    redis.call('SCARD', K('c:' .. campaign))
+    its = in_campaign(campaign).came
+    if redis.call('HEXISTS', K('cp'), campaign) == 1 then later, score = true, FAR end
+  end
   local lane = later and '' or o.priority .. ':' .. tenant
   local place = later and K('s') or K('r:' .. lane)
   -- A key of ours that somebody overwrote stops its messages before anything of them is written.
@@ -162,7 +167,7 @@ local function open_way(intake, o)
     intake.places[place] = list
     intake.order[#intake.order + 1] = place
   end
-  return {list = list, due = due, expires = expires,
+  return {list = list, score = score, expires = expires, its = its,
     head = struct.pack('>c1c1HHc16c1c1', 'P', later and 'W' or 'R', 0, 0, NO_NONCE, o.priority, '-'),
     tail = struct.pack('>dddBBH', now, expires, due, #tenant, #campaign, 0) .. tenant .. campaign}
 end
@@ -204,8 +209,9 @@ local function enter(intake, way, id, payload)
   intake.seq, intake.live, intake.bytes = seq, intake.live + 1, intake.bytes + size
   intake.accepted, intake.added = intake.accepted + 1, intake.added + size
   if intake.tells then put_down('accepted', id) end
-  list[#list + 1] = list.later and way.due or seq
+  list[#list + 1] = list.later and way.score or seq
   list[#list + 1] = id
+  if way.its then way.its[#way.its + 1] = id end
   if way.expires > 0 then
     intake.expiring[#intake.expiring + 1] = way.expires
     intake.expiring[#intake.expiring + 1] = id
@@ -226,7 +232,7 @@ local function close_intake(intake)
     local list = intake.places[place]
     if #list > 0 then
       if not list.later
-        and to_ready({id = list[2], seq = list[1], prio = list.prio, tenant = list.tenant}) then
+        and to_ready({id = list[2], seq = list[1], prio = list.prio, tenant = list.tenant, cl = 0}) then
         -- Wakes a sleeping scheduler; at most a few tokens stand there, whoever reads them. pcall: the
         -- messages are written, and nothing may keep the counters from being written too.
         redis.pcall('LPUSH', K('wake'), '1')
@@ -236,6 +242,9 @@ local function close_intake(intake)
     end
   end
   add_all(K('e'), intake.expiring, 1)
+  for _, it in pairs(campaigns) do
+    if #it.came > 0 then it.n.accepted = #it.came end
+  end
   bump('seq', intake.accepted)
   bump('accepted', intake.accepted)
   bump('bytes', intake.added)

@@ -88,16 +88,17 @@ end
 -- counted.
 local function write_events()
   local before = tonumber(redis.call('HGET', K('n'), 'events') or 0)
-  local total = before
+  local total, ev = before, K('ev')
   for _, event in ipairs(told) do
-    local fields = {'kind', event.kind, 'ids', table.concat(event.ids, ' '), 'n', #event.ids,
-      'seq', string.format('%.0f', total + 1), 'at', string.format('%.0f', moment)}
-    for _, part in ipairs(event.details or {}) do fields[#fields + 1] = part end
-    local reply = redis.pcall('XADD', K('ev'), '*', unpack(fields))
+    local count = #event.ids
+    -- Numbers as they are: Redis writes them out to the last digit.
+    local reply = redis.pcall('XADD', ev, '*', 'kind', event.kind,
+      'ids', count == 1 and event.ids[1] or table.concat(event.ids, ' '), 'n', count,
+      'seq', total + 1, 'at', moment, unpack(event.details or {}))
     if type(reply) == 'table' and reply.err then
-      bump('events_lost', #event.ids)
+      bump('events_lost', count)
     else
-      total = total + #event.ids
+      total = total + count
     end
   end
   bump('events', total - before)

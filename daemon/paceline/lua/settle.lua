@@ -259,7 +259,8 @@ end
 local function shelve(item, m, state, counter)
   m.tries = math.min(m.tries + item.charge, 65535)
   if is_request(m.id) then
-    bump(counter, thaw(m, state, now, item.record))
+    local _, moved = thaw(m, state, now, item.record)
+    bump(counter, moved)
     return
   end
   tell(state == 'D' and dead_kind() or 'parked', m.id, details_of(m.id))
@@ -345,23 +346,24 @@ local function settle_other(item, m)
 end
 
 -- What its event tells of this outcome, and whether it would be the provider that made a dead letter.
+-- Made for every message that is sent: no function and no pattern more than it takes.
 local function about_of(item, m)
-  local list = {}
-  local function add_field(name, value)
-    if value and value ~= '' then
-      list[#list + 1] = name
-      list[#list + 1] = value
+  local list, n, dead = {}, 0, nil
+  if item.action == 'sent' then
+    if item.provider_id ~= '' then
+      list[1], list[2], n = 'provider_id', string.sub(item.provider_id, 1, 100), 2
     end
+  else
+    local class = string.match(item.label, '^[^:]*')
+    dead = (class == 'rejected' or class == 'too_large') and 'rejected' or 'dead'
+    if item.why ~= '' then list[1], list[2], n = 'reason', string.sub(item.why, 1, 200), 2 end
   end
-  local sent, class = item.action == 'sent', string.match(item.label, '^[^:]*')
-  add_field('provider_id', sent and string.sub(item.provider_id, 1, 100))
-  add_field('status', string.match(item.label, ':(%d%d%d)$'))
-  add_field('latency_us', item.latency and string.format('%.0f', item.latency))
-  add_field('attempt', m and m.attempts > 0 and m.attempts)
-  add_field('reason', not sent and string.sub(item.why, 1, 200))
-  add_field('request', is_request(item.id) and string.sub(item.id, 2))
-  return {id = item.id, details = list,
-    dead = (class == 'rejected' or class == 'too_large') and 'rejected' or 'dead'}
+  local status = string.match(item.label, ':(%d%d%d)$')
+  if status then list[n + 1], list[n + 2], n = 'status', status, n + 2 end
+  if item.latency then list[n + 1], list[n + 2], n = 'latency_us', item.latency, n + 2 end
+  if m and m.attempts > 0 then list[n + 1], list[n + 2], n = 'attempt', m.attempts, n + 2 end
+  if is_request(item.id) then list[n + 1], list[n + 2] = 'request', string.sub(item.id, 2) end
+  return {id = item.id, details = list, dead = dead}
 end
 
 for i = 2, #ARGV, ITEM do
