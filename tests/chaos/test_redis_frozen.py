@@ -34,3 +34,5 @@ def test_a_frozen_redis_costs_no_duplicate(tmp_path: Path, lease_s: float, freez
         stack.wait_done(60)
         assert [p.poll() for p in processes] == [None] * len(processes), "a process ended"
         assert stack.check_accounts() == Counter()
+        counters = stack.store.census().counters
+        assert (counters.get("reaped", 0), counters.get("late_sent", 0)) == (0, 0)

@@ -38,3 +38,5 @@ def test_a_redis_that_takes_no_writes_for_longer_than_a_lease(tmp_path: Path) ->
         stack.wait_done(60)
         assert [p.poll() for p in processes] == [None] * len(processes), "a process ended"
         assert stack.check_accounts() == Counter()
+        counters = stack.store.census().counters
+        assert (counters.get("reaped", 0), counters.get("late_sent", 0)) == (0, 0)
