@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # One more than processors: the tests wait as much as they work.
 PYTEST_WORKERS ?= 3
 
-.PHONY: help run bench shows test lint types arrows unit lock clean
+.PHONY: help run bench shows audit fuzz test lint types arrows unit lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -36,6 +36,21 @@ lint: $(STAMP) ## ruff
 types: $(STAMP) ## mypy, strict
 	$(BIN)/mypy
 	$(BIN)/mypy docs/examples/events/consumer.py docs/examples/fastapi/app.py
+
+# Asks PyPI for what is known of each locked version, so it needs the network: a version that could
+# not be asked about is a failure here, not a pass. Ruff runs bandit's rules in `make lint` too.
+audit: $(STAMP) ## known vulnerabilities of what is locked, and bandit
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive daemon workers
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
+	    $(foreach lock,requirements.lock deploy/requirements.lock deploy/build.lock,--requirement $(lock))
+
+# Until the time is over or a fault is found, which is written to .run/fuzz; what was found before is
+# in tests/fuzz and is tried in every `make test`.
+SECONDS ?= 60
+TARGET ?= all
+fuzz: $(STAMP) ## atheris on what reads bytes that others wrote: SECONDS=60 TARGET=all
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=2.3'
+	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(SECONDS) $(TARGET)
 
 arrows: $(STAMP) ## which room may import which
 	$(BIN)/lint-imports --no-cache

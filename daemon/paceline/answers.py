@@ -9,7 +9,7 @@ from typing import Any, Final, Literal
 import msgspec
 
 from paceline.merged import MARK, is_request
-from paceline.names import Health
+from paceline.names import Health, Lane
 from paceline.records import Live
 
 Action = Literal[
@@ -25,6 +25,15 @@ class Released:
     count: int
     why: str
     retry_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """An invitation that stands unanswered: to take up to ``count`` messages of ``lane``."""
+
+    id: str
+    lane: Lane
+    count: int
 
 
 @dataclass(frozen=True, slots=True)

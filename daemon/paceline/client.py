@@ -175,6 +175,7 @@ class Outbox:
         PayloadError, MessageTooLarge), UnknownDestination, DuplicateConflict, OutboxFull, Draining,
         EndpointDisabled: then it was not accepted; NotReplicated: it was, and replicas did not say
         in time that they have it; RedisUnavailable: it may have been. Repeating is safe.
+        OutboxFull says in ``retry_after_s`` when to try again.
         """
         message = build(
             destination,

@@ -50,6 +50,9 @@ __all__ = [
 ]
 
 
+_MOST_SHOWN = 500
+
+
 class PacelineError(Exception):
     """Base of all errors raised on purpose. `what` names the trouble, `mend` the way out of it."""
 
@@ -77,6 +80,13 @@ def _restore(cls: type[PacelineError], args: tuple[Any, ...], state: dict[str, A
     return error
 
 
+def _shown(text: str) -> str:
+    """On one line, and not too long: names of fields, and words about them, may be anybody's."""
+    if len(text) > _MOST_SHOWN:
+        text = text[: _MOST_SHOWN - 1] + "…"
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
 @dataclass(frozen=True, slots=True)
 class ConfigProblem:
     """One thing wrong in the configuration: the dotted key, what is wrong, how to mend it."""
@@ -86,7 +96,8 @@ class ConfigProblem:
     mend: str = ""
 
     def __str__(self) -> str:
-        line = f"{self.key}: {self.problem}" if self.key else self.problem
+        key, problem = _shown(self.key), _shown(self.problem)
+        line = f"{key}: {problem}" if key else problem
         return f"{line}. {self.mend}" if self.mend else line
 
 
@@ -136,8 +147,12 @@ class InvalidMessage(PacelineError):
     def __init__(
         self, field: str, problem: str, mend: str = "", *, line: int | None = None
     ) -> None:
-        where = field if line is None else f"line {line}: {field}"
-        super().__init__(f"{where}: {problem}" if field else f"{where}{problem}", mend)
+        shown = _shown(field)
+        where = shown if line is None else f"line {line}: {shown}"
+        problem_shown = _shown(problem)
+        super().__init__(
+            f"{where}: {problem_shown}" if field else f"{where}{problem_shown}", _shown(mend)
+        )
         self.field = field
         self.problem = problem
         self.line = line
@@ -215,15 +230,17 @@ class NotPossible(PacelineError):
 
 
 class OutboxFull(PacelineError):
-    """A limit of the outbox is reached. The message was not taken: send it again later."""
+    """A limit of the outbox, or of its Redis, is reached. The message was not taken: send it again,
+    after about `retry_after_s` seconds."""
 
-    def __init__(self, destination: str, limit: str) -> None:
+    def __init__(self, destination: str, limit: str, retry_after_s: int = 5) -> None:
         super().__init__(
             f"the outbox of {destination!r} is full ({limit}); the message was not taken",
-            "Wait until messages have been sent, or raise the limit",
+            f"Try again in about {retry_after_s} s, or raise the limit",
         )
         self.destination = destination
         self.limit = limit
+        self.retry_after_s = retry_after_s
 
 
 class Draining(PacelineError):

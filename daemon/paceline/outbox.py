@@ -27,17 +27,26 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import redis
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from paceline import intake, keys, merged, scripts
-from paceline.answers import Leased, Permit, RateInForce, Released, Settlement, Share, Taken
-from paceline.census import Census, decode_census
+from paceline.answers import (
+    Invitation,
+    Leased,
+    Permit,
+    RateInForce,
+    Released,
+    Settlement,
+    Share,
+    Taken,
+)
+from paceline.census import END_TERMS, IN_TERMS, Census, decode_census
 from paceline.errors import PacelineError, UnknownDestination
 from paceline.event_batches import Forwarding, forwarding_of
 from paceline.events import kinds_in_force
 from paceline.leases import is_held, leased_of, permit_of, settle_arguments
 from paceline.message import Message
-from paceline.names import Lane
+from paceline.names import INVITATION_LEASE_S, Lane
 from paceline.records import Ended, Live, decode
 
 #: Payloads are fetched in pieces of at most this many bytes, so that one reply stays small.
@@ -185,6 +194,20 @@ class OutboxStore:
         Returns how many records went."""
         return int(self._run("sweep", most))
 
+    def press(
+        self,
+        word: Literal["open", "shut", "keep"],
+        holds_s: float,
+        retry_s: int,
+        why: str,
+        limits: tuple[int, int, int, int] | None,
+    ) -> bool:
+        """What intake is to go by: whether Redis has memory (see ``lua/press.lua``), and the limits
+        of all destinations together: (messages, bytes, messages of the others, bytes of the
+        others). Returns whether intake is shut now."""
+        in_all = "" if limits is None else " ".join(map(str, limits))
+        return bool(self._run("press", word, _us(holds_s), retry_s, why, in_all))
+
     def reap(self, run_id: str, daemon: str, most: int = 500) -> tuple[str, int, int]:
         """("terms", batches given a full term, 0) or ("reaped", back to place, ambiguous)."""
         reply = self._run("reap", run_id, daemon, most)
@@ -246,6 +269,14 @@ class OutboxStore:
         return forwarding_of(self._run("forward", "done", cursor, upto, entry, missed))
 
     # -- the worker's side ------------------------------------------------------------------
+
+    def unanswered(self, age_s: float) -> Invitation | None:
+        """An invitation that was released at least so long ago, and nobody has answered."""
+        reply = self._run("unanswered", _us(age_s), _us(INVITATION_LEASE_S))
+        if not reply:
+            return None
+        lane: Lane = "high" if _text(reply[1]) == "high" else "any"
+        return Invitation(_text(reply[0]), lane, int(reply[2]))
 
     def take(self, worker: str, nonce: str, count: int, lane: Lane, invitation: str = "") -> Taken:
         """ready -> leased. Repeated with the same nonce it returns the same batch."""
@@ -483,7 +514,7 @@ class OutboxStore:
         flat = [item for pair in numbers.items() for item in pair]
         mode = "keep" if keep else int(force)
         reply = self._run("config", digest, json.dumps(public), mode, *flat)
-        self.client.sadd(keys.DESTINATIONS, self.destination)
+        scripts.run(self.client, "announce", keys.DESTINATIONS, [self.destination])
         return _text(reply[0]), int(reply[1]), _text(reply[2]) if len(reply) > 2 else ""
 
     def config_in_force(self) -> tuple[str, str]:
@@ -497,6 +528,11 @@ class OutboxStore:
         if public is None or limit is None:
             return None, None
         return str(json.loads(public)["provider"]), int(limit)
+
+    def redacted(self) -> tuple[str, ...]:
+        """The pointers to fields of payloads that nobody is shown."""
+        _, public = self.config_in_force()
+        return tuple(json.loads(public).get("redact", ())) if public else ()
 
     def event_kinds(self) -> frozenset[str]:
         """The kinds of events that are written; none where they are off. Raises UnknownDestination
@@ -521,7 +557,7 @@ class OutboxStore:
 
     def look(self, ids: Sequence[str]) -> list[tuple[Live | Ended, int, bool, str] | None]:
         """For each id: (its head, payload bytes, in its container, worker holding it), or None."""
-        replies = scripts.run(self.client, "inspect", self.tag, list(ids))
+        replies = scripts.run_reading(self.client, "inspect", self.tag, list(ids))
         found: list[tuple[Live | Ended, int, bool, str] | None] = []
         for reply in replies:
             if isinstance(reply, (bytes, str)):
@@ -562,6 +598,25 @@ def new_nonce() -> str:
 def known_destinations(client: redis.Redis) -> list[str]:
     """The names of all destinations ever published on this Redis."""
     return sorted(_text(name) for name in client.smembers(keys.DESTINATIONS))
+
+
+def held_by_all(client: redis.Redis) -> dict[str, tuple[int, int]]:
+    """Of each destination of this Redis: how many messages have not ended, and their bytes; (0, 0)
+    where somebody overwrote its counters. Raises RedisError."""
+    names = known_destinations(client)
+    pipe: Any = client.pipeline(transaction=False)
+    for name in names:
+        pipe.hmget(keys.key(name, "n"), *IN_TERMS, *END_TERMS, "bytes")
+    found = {}
+    for name, values in zip(names, pipe.execute(raise_on_error=False), strict=True):
+        if isinstance(values, NoPermissionError):
+            raise values
+        if isinstance(values, ResponseError):
+            values = []
+        n = [int(v) if v and v.lstrip(b"-").isdigit() else 0 for v in values] or [0] * 8
+        ins = len(IN_TERMS)
+        found[name] = (sum(n[:ins]) - sum(n[ins:-1]), n[-1])
+    return found
 
 
 def _us(seconds: float) -> int:

@@ -26,6 +26,8 @@ from paceline.embedded import EmbeddedServer, attached_url
 from paceline.errors import NotReplicated, PacelineError
 from paceline.message import Message
 from paceline.outbox import OutboxStore
+from paceline.rights import ROLES
+from support.rights import Guarded
 from support.wait import until
 
 DESTINATION = "web"
@@ -60,6 +62,7 @@ class Stack:
     #: With ``up``: the folder of the embedded server, which is its own then.
     data: Path | None = None
     server: EmbeddedServer = field(init=False)
+    guarded: Guarded = field(init=False)
     accepted: dict[str, bytes] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
@@ -76,13 +79,23 @@ class Stack:
     ) -> None:
         if error is not None:
             self._show_logs()
-        self._exits.close()
+            self._exits.close()
+            return
+        try:
+            self._check_rights()
+        finally:
+            self._exits.close()
 
     def _start(self) -> None:
         self.url = self.redis_url
+        self.guarded: Guarded | None = None
         if not self.url and self.data is None:
+            others = re.findall(r"^\[destinations\.([a-z0-9_-]+)", self.more, re.MULTILINE)
+            self.guarded = Guarded(self.folder / "rights", sorted({DESTINATION, *others}))
             self.server = EmbeddedServer(
-                self.folder / "redis", appendfsync="always", extra=_listening(self.host)
+                self.folder / "redis",
+                appendfsync="always",
+                extra={**_listening(self.host), **self.guarded.options},
             )
             self.url = self.server.start()
             self._exits.callback(self.server.stop)
@@ -91,10 +104,10 @@ class Stack:
         self.config.write_text(self._toml(), encoding="utf-8")
         if self.data is not None:
             self.daemon_processes, self.worker_processes = [self._start_up()], []
-            self.url = until(lambda: self.data and attached_url(self.data), 15, "the server")
+            self.url = until(lambda: self.data and attached_url(self.data), 15, "the server") or ""
         self.client = connect(self.url)
         self.store = OutboxStore(self.client, DESTINATION)
-        self.outbox = Outbox.from_url(self.url)
+        self.outbox = Outbox.from_url(self.url_of("app"))
         self._exits.callback(self.outbox.close)
         if self.up and self.data is None:
             self.daemon_processes, self.worker_processes = [self._start_up()], []
@@ -104,6 +117,19 @@ class Stack:
         if not self.up:
             self.worker_processes = [self.start_worker() for _ in range(self.workers)]
         self.wait_live(min(self.workers, self.connections))
+
+    def url_of(self, role: str) -> str:
+        """Redis's, for the user of this role. ``url`` is the tests' own, who may do all. (One user
+        for all where Redis is not the stack's own.)"""
+        return self.guarded.url(self.url, role) if self.guarded else self.url
+
+    def _check_rights(self) -> None:
+        """Asserts that nobody was refused anything that he is not allowed."""
+        guarded = self.guarded
+        refused = guarded.refused(self.server) if guarded and self.server.alive else []
+        assert not refused, refused
+        for log in self.folder.glob("*.log"):
+            assert b"no permissions" not in log.read_bytes(), log
 
     def _toml(self) -> str:
         url = f'url = "{self.url.replace(LOOPBACK, self.host)}"' if self.url else ""
@@ -127,13 +153,19 @@ connections = {self.connections}
         self, name: str, *command: str, prefix: Sequence[str] = ()
     ) -> subprocess.Popen[bytes]:
         self._count = getattr(self, "_count", 0) + 1
+        role = "scheduler" if name == "daemon" else name
+        redis_url = (
+            {"PACELINE_REDIS_URL": self.url_of(role).replace(LOOPBACK, self.host)}
+            if role in ROLES and self.guarded
+            else {}
+        )
         log = (self.folder / f"{self._count:02}-{name}.log").open("wb")
         process = subprocess.Popen(
             [*prefix, sys.executable, "-m", *command],
             stdout=log,
             stderr=log,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": _python_path()},
+            env={**os.environ, "PYTHONPATH": _python_path(), **redis_url},
         )
         log.close()
         self._exits.callback(_end, process)
@@ -313,7 +345,7 @@ class Producer(threading.Thread):
 
     def run(self) -> None:
         number = 0
-        with Outbox.from_url(self._stack.url, timeout_s=2.0) as outbox:
+        with Outbox.from_url(self._stack.url_of("producer"), timeout_s=2.0) as outbox:
             while not self._halt.wait(self._pause_s):
                 message = _message(f"{self._prefix}-{number}")
                 try:

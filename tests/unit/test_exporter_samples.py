@@ -224,6 +224,8 @@ LATER = str(NOW + 2_000_000)
         ({"hold_until": LATER, "hold_kind": "breaker"}, {"breaker"}, 2),
         ({"hold_until": "-1", "hold_kind": "a kind of later"}, {"held"}, inf),
         ({"draining": "draining"}, {"drained"}, None),
+        ({"full": f"{LATER} 7 80% is used"}, {"full"}, None),
+        ({"full": f"{NOW} 7 80% is used"}, set(), None),
         ({"draining": "draining", "pause_until": LATER}, {"drained", "paused"}, 2),
     ],
 )
@@ -231,7 +233,7 @@ def test_closed(gate: dict[str, str], reasons: set[str], left: float | None) -> 
     get = of(census(gate={"k": "1", **gate}))
     shown = {
         reason: get("paceline_closed", reason=reason)
-        for reason in ("paused", "drained", "held", "throttled", "breaker")
+        for reason in ("paused", "drained", "full", "held", "throttled", "breaker")
     }
     assert shown == {reason: float(reason in reasons) for reason in shown}
     assert get("paceline_closed_seconds") == left

@@ -25,6 +25,7 @@ from paceline.outbox import OutboxStore
 from paceline.proxy import proxy_of
 from paceline.scripts import Pinned
 from paceline.settings import Destination
+from paceline_workers.covering import Covering
 from paceline_workers.crowd import Crowd
 from paceline_workers.delivery import Delivery, Route
 from paceline_workers.endpoint_book import EndpointBook
@@ -80,6 +81,8 @@ class Engine:
         self._clock = clock
         self._trace = trace
         self.profile = LiveProfile(build(destination, environ, clock.wall_s))
+        self._environ = environ
+        self._covering = Covering(destination, environ)
         self._proxy = proxy_of(destination, environ)
         self.recipe = recipe_of(destination, environ)
         self._watchdog = Watchdog(clock.monotonic_s)
@@ -108,6 +111,7 @@ class Engine:
     def replace_profile(self, destination: Destination, profile: Profile) -> None:
         """From the next request on; ``destination`` differs in nothing that the rest is made of."""
         self.destination = destination
+        self._covering.add(destination, self._environ)
         self.profile.replace(profile)
 
     def await_quiet(self, giving_up: threading.Event) -> None:
@@ -134,6 +138,10 @@ class Engine:
     def take_batch(self, count: int, lane: Lane, invitation: str) -> int:
         """Carries an invitation out, see BatchTaker."""
         return self._taker.take_batch(count, lane, invitation)
+
+    def take_unanswered(self) -> bool:
+        """Answers an invitation that no job brought, see BatchTaker."""
+        return self._taker.take_unanswered()
 
     # -- what the heartbeat asks ------------------------------------------------------------
 
@@ -238,6 +246,7 @@ class Engine:
                 rand=random.random,
                 on_ambiguous=d.merge.on_ambiguous,
                 book=self._book,
+                cover=self._covering,
             )
 
         def settler_of(settled: Callable[[Sequence[Settlement]], None]) -> Settler:

@@ -106,6 +106,7 @@ class WorkerRuntime:
             name=self.name,
             ready=lambda: self.engine.sender.is_open(),
             stop_event=self.stopping,
+            seek=self._take_unanswered,
         )
         self._heartbeat = Heartbeat(
             self.store,
@@ -179,6 +180,10 @@ class WorkerRuntime:
         """Carries an invitation out (jobs.Taker). Never raises for Redis."""
         with self._taking:
             return self.engine.take_batch(count, lane, invitation)
+
+    def _take_unanswered(self) -> bool:
+        with self._taking:
+            return self.engine.take_unanswered()
 
     # -- reload -----------------------------------------------------------------------------
 

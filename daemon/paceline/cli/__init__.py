@@ -77,6 +77,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "endpoints",
         "Endpoints of a destination that has many: list, add, import, remove, enable.",
     ),
+    "acl": (
+        "paceline.cli.acl",
+        "acl",
+        "Print users for Redis's ACL file, each with the least rights.",
+    ),
     "sink": ("paceline.sink.command", "sink_command", "Run a local provider simulator."),
     "bench": ("paceline.bench.command", "bench", "What a message costs, beside others."),
     "rehearse": ("paceline.rehearsal.command", "rehearse", "Rehearse a load against the sink."),

@@ -381,6 +381,7 @@ def status_view(census: Census, rates: Rates | None = None) -> dict[str, Any]:
             for c in closures(census)
         ],
         "draining": census.gate.get("draining"),
+        "intake_shut": census.intake_shut(),
         "fallback": {"to": leans[0], "share": leans[1]} if (leans := leans_to(census)) else None,
         "endpoints": endpoints_view(census),
         "events_forward": forwards_to(census),

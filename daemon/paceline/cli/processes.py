@@ -282,7 +282,10 @@ def _serve(
     need_destinations(setup)
     client = connect(_url(setup), name="paceline-daemon")
     metrics = None if where is None else _exporter(setup, where, insist=insist)
-    service = DaemonService(client, list(setup.settings.destinations.values()), parts, metrics)
+    settings = setup.settings
+    service = DaemonService(
+        client, list(settings.destinations.values()), parts, metrics, settings.redis.limits
+    )
     service.expose()
     _on_signals(service.stopping.set)
     hangup = Hangup(setup, service.stopping.set)
@@ -301,7 +304,8 @@ def _serve(
 def _reload_service(fresh: Setup, service: DaemonService) -> str:
     need_destinations(fresh)
     hide_secrets(fresh)
-    return service.reload(list(fresh.settings.destinations.values()))
+    settings = fresh.settings
+    return service.reload(list(settings.destinations.values()), settings.redis.limits)
 
 
 @click.command()

@@ -65,7 +65,7 @@ local function trim_events(total, exactly)
     if type(first) ~= 'table' or not first[1] then return end
     local fields = first[1][2]
     for i = 1, #fields, 2 do
-      if fields[i] == 'seq' then trimmed = tonumber(fields[i + 1]) - 1 end
+      if fields[i] == 'seq' then trimmed = (tonumber(fields[i + 1]) or total + 1) - 1 end
     end
   end
   redis.pcall('XTRIM', ev, 'MINID', exactly and '=' or '~',
@@ -79,15 +79,16 @@ local function trim_events(total, exactly)
       first_left()
     end
   end
-  if trimmed ~= tonumber(redis.call('HGET', K('n'), 'events_trimmed') or 0) then
-    redis.call('HSET', K('n'), 'events_trimmed', string.format('%.0f', trimmed))
+  local known = tonumber(redis.call('HGET', K('n'), 'events_trimmed')) or 0
+  if trimmed ~= known then
+    redis.pcall('HINCRBY', K('n'), 'events_trimmed', string.format('%.0f', trimmed - known))
   end
 end
 
 -- pcall: nothing about events may keep a message from being settled. What could not be written is
 -- counted.
 local function write_events()
-  local before = tonumber(redis.call('HGET', K('n'), 'events') or 0)
+  local before = tonumber(redis.call('HGET', K('n'), 'events')) or 0
   local total, ev = before, K('ev')
   for _, event in ipairs(told) do
     local count = #event.ids

@@ -44,7 +44,8 @@ end
 local tally, touched, keep_ms = {}, {}, nil
 local function bump(field, by) tally[field] = (tally[field] or 0) + (by or 1) end
 -- Adds whole numbers to the fields of a hash. Several at once in two calls: each call costs more
--- than its work. As text, for a large number would be written with an exponent.
+-- than its work. As text, for a large number would be written with an exponent. What is no number, or
+-- past the largest, begins anew: somebody wrote it who may, and it must not stop a script half-way.
 local function add_up(name, sums)
   local fields = {}
   for field, by in pairs(sums) do
@@ -52,14 +53,16 @@ local function add_up(name, sums)
   end
   if #fields < 3 then
     for _, field in ipairs(fields) do
-      redis.call('HINCRBY', K(name), field, string.format('%.0f', sums[field]))
+      local by = string.format('%.0f', sums[field])
+      local reply = redis.pcall('HINCRBY', K(name), field, by)
+      if type(reply) == 'table' and reply.err then redis.pcall('HSET', K(name), field, by) end
     end
     return
   end
   local old, pairs_now = redis.call('HMGET', K(name), unpack(fields)), {}
   for i, field in ipairs(fields) do
     pairs_now[2 * i - 1] = field
-    pairs_now[2 * i] = string.format('%.0f', tonumber(old[i] or 0) + sums[field])
+    pairs_now[2 * i] = string.format('%.0f', (tonumber(old[i]) or 0) + sums[field])
   end
   redis.call('HSET', K(name), unpack(pairs_now))
 end
@@ -86,8 +89,14 @@ local function write_tally()
   campaigns, some_paused = {}, nil
 end
 
--- The header as a table, or nil where there is no live message of that id. pcall: a key of another
--- type under that name (somebody's own write) must not stop a script half-way.
+-- A place or a moment: no header of ours has another, and what is no number no zset takes.
+local PLACES = {['0'] = true, ['1'] = true, ['2'] = true}
+-- Options allow 1e11 s, also from now on: 1e17 us and a little.
+local function fits(number) return number >= 0 and number < 2e17 end
+
+-- The header as a table, or nil where there is no live message of that id. Whoever may enqueue may
+-- write anything under that name (docs/threat-model.md), and it must not stop a script half-way: so
+-- pcall, for a key of another type, and what no header of ours says is none.
 local function read(id)
   local h = redis.pcall('GETRANGE', K('m:' .. id), 0, HEADER_LEN - 1)
   if type(h) ~= 'string' or #h < HEADER_LEN or string.sub(h, 1, 1) ~= 'P' then return nil end
@@ -95,6 +104,9 @@ local function read(id)
   local _, tl, cl, xl
   _, m.state, m.attempts, m.tries, m.nonce, m.prio, m.flag, m.seq, m.at, m.expires, m.due,
     tl, cl, xl = struct.unpack(HEADER, h)
+  if not (fits(m.seq) and fits(m.at) and fits(m.expires) and fits(m.due) and PLACES[m.prio]) then return nil end
+  -- Nor is it a merged request because it is named like one: only who freezes one writes it there.
+  if string.byte(id) == 43 and redis.call('HEXISTS', K('q'), id) == 0 then return nil end
   m.tenant, m.cl, m.body_from = '', cl, HEADER_LEN + tl + cl + xl
   -- A merged request's campaign is its reserved part.
   if cl > 0 and string.byte(id) == 43 then m.cl = xl end
