@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
@@ -92,6 +92,10 @@ class Permit(msgspec.Struct, frozen=True):
     why: str = ""
     begun_us: int = 0
     attempt: int = 0
+
+
+#: ``why`` of an outcome that Redis has accepted once, and may have lost since.
+TOLD_AGAIN: Final = "redis-loss"
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):

@@ -6,8 +6,9 @@
     receipt = outbox.send("maxmd", {"sender": …, "recipients": […], …})
 
 ``send`` returns when Redis has accepted the message (with ``appendfsync always``: when it is on
-disk). A message that cannot be sent is refused at once, with an error that names the field. Sending
-the same id and payload again is safe and changes nothing.
+disk; with ``durable="replica"``: when a replica has it too). A message that cannot be sent is
+refused at once, with an error that names the field. Sending the same id and payload again is safe
+and changes nothing.
 """
 
 from __future__ import annotations
@@ -31,6 +32,7 @@ from paceline.campaigns import Campaign
 from paceline.connect import connect
 from paceline.errors import (
     NotPossible,
+    NotReplicated,
     PacelineError,
     RedisUnavailable,
     UnknownDestination,
@@ -39,7 +41,7 @@ from paceline.errors import (
 from paceline.event_reader import GroupReader, position_of, read_alone
 from paceline.event_watch import EventWatch
 from paceline.events import ENDS, RESTS, Event
-from paceline.intake import BULK
+from paceline.intake import BULK, is_missing_function
 from paceline.merged import MARK
 from paceline.message import Message, build, check_id, check_label, check_name
 from paceline.outbox import OutboxStore, known_destinations
@@ -60,6 +62,15 @@ _LOOK_AGAIN_S = 5.0
 # Waiters that look at once: a thousand may be woken by one event, and a pool holds a hundred
 # connections (redis-py 8).
 _LOOKERS = 8
+#: Of the socket's time-out, which must not run out first.
+_REPLICA_SHARE = 0.4
+_REPLICA_TIMEOUT_S = 2.0
+#: Too few replicas, a full disk. (Of a replica redis-py makes an error of its own.)
+_NO_WRITES = ("NOREPLICAS", "MISCONF")
+
+#: "server": as durable as the server's own settings. "replica": one replica has it too; a number:
+#: so many.
+Durable = Literal["server", "replica"] | int
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
@@ -116,10 +127,13 @@ class Outbox:
 
     ``client`` must hand out bytes, and have two connections for each thread that sends many.
     ``from_url`` builds one that repeats an enqueue whose answer was lost: the id makes that safe.
+    ``replica_timeout_s``: how long replicas are waited for where ``durable`` says so; by default,
+    and at most, two fifths of the client's time-out.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, *, replica_timeout_s: float | None = None) -> None:
         self._client = client
+        self._replica_timeout_s = _replica_timeout_s(client, replica_timeout_s)
         self._stores: dict[str, OutboxStore] = {}
         self._watches: dict[str, EventWatch] = {}
         self._lock = threading.Lock()
@@ -127,12 +141,15 @@ class Outbox:
         self._options: dict[str, tuple[float, str, int | None]] = {}
 
     @classmethod
-    def from_url(cls, url: str, *, timeout_s: float = 5.0) -> Self:
+    def from_url(
+        cls, url: str, *, timeout_s: float = 5.0, replica_timeout_s: float | None = None
+    ) -> Self:
         """``redis://``, ``rediss://``, ``unix://`` or ``sentinel+redis://``. Connects at first use.
 
         Raises ConfigError for a URL that cannot be read.
         """
-        return cls(connect(url, name="paceline-client", timeout_s=timeout_s, repeats=3))
+        client = connect(url, name="paceline-client", timeout_s=timeout_s, repeats=3)
+        return cls(client, replica_timeout_s=replica_timeout_s)
 
     def send(
         self,
@@ -149,13 +166,16 @@ class Outbox:
         expires: float | str | datetime | None = None,
         delay_s: float | None = None,
         ttl_s: float | None = None,
+        durable: Durable = "server",
     ) -> Receipt:
         """Hands one message over. ``payload``: anything that JSON can say, or ready JSON as bytes.
 
-        Times are unix seconds, RFC 3339 text or aware datetimes. Raises InvalidMessage (and its
-        kinds PayloadError, MessageTooLarge), UnknownDestination, DuplicateConflict, OutboxFull,
-        Draining, EndpointDisabled, RedisUnavailable: after any of them but the last the message
-        was not accepted. OutboxFull says in ``retry_after_s`` when to try again.
+        Times are unix seconds, RFC 3339 text or aware datetimes. ``durable="replica"`` returns when
+        a replica has it too, a number when so many have. Raises InvalidMessage (and its kinds
+        PayloadError, MessageTooLarge), UnknownDestination, DuplicateConflict, OutboxFull, Draining,
+        EndpointDisabled: then it was not accepted; NotReplicated: it was, and replicas did not say
+        in time that they have it; RedisUnavailable: it may have been. Repeating is safe.
+        OutboxFull says in ``retry_after_s`` when to try again.
         """
         message = build(
             destination,
@@ -172,22 +192,27 @@ class Outbox:
             delay_s=delay_s,
             ttl_s=ttl_s,
         )
-        answer = self.send_many([message])[0]
+        answer = self.send_many([message], durable=durable)[0]
         if isinstance(answer, PacelineError):
             raise answer
         return answer
 
-    def send_many(self, messages: Iterable[Message]) -> list[Receipt | PacelineError]:
+    def send_many(
+        self, messages: Iterable[Message], *, durable: Durable = "server"
+    ) -> list[Receipt | PacelineError]:
         """Hands many over: for each, in order, its Receipt or the error that refused it.
 
         Build messages with ``message()``. A refused one does not hinder the others. Raises
         RedisUnavailable when Redis went away, PacelineError when it refuses more than messages
         (the user's rights, say): some may have been accepted, so repeat the whole call, with the
         same messages. What ``messages`` itself raises comes out when all before it is handed over.
+        ``durable`` as for ``send``: NotReplicated then stands for a message that was accepted.
         """
-        return list(self.send_stream(messages))
+        return list(self.send_stream(messages, durable=durable))
 
-    def send_stream(self, messages: Iterable[Message]) -> Iterator[Receipt | PacelineError]:
+    def send_stream(
+        self, messages: Iterable[Message], *, durable: Durable = "server"
+    ) -> Iterator[Receipt | PacelineError]:
         """As ``send_many``, for more messages than memory holds: answers come one by one, in order,
         and only a few pieces of PIPELINE messages are held at a time.
 
@@ -196,9 +221,10 @@ class Outbox:
         told RedisUnavailable, does not know what became of up to AHEAD + 2 pieces after the last
         answer: repeat from there on, with the same messages.
         """
+        replicas = _replicas_of(durable)
         with Pipe(self._client) as pipe:
             try:
-                yield from self._stream(pipe, messages)
+                yield from self._stream(pipe, messages, replicas)
             except RedisUnavailable:
                 raise
             except PacelineError:
@@ -207,14 +233,16 @@ class Outbox:
                     pipe.drain()
                 raise
 
-    def _stream(self, pipe: Pipe, messages: Iterable[Message]) -> Iterator[Receipt | PacelineError]:
+    def _stream(
+        self, pipe: Pipe, messages: Iterable[Message], replicas: int
+    ) -> Iterator[Receipt | PacelineError]:
         under_way: deque[_Piece] = deque()
         for piece in _pieces(messages):
             if isinstance(piece, Exception):
                 while under_way:
                     yield from self._answers(pipe, under_way.popleft())
                 raise piece
-            under_way.append(self._put(pipe, piece))
+            under_way.append(self._put(pipe, piece, replicas))
             if len(under_way) > AHEAD:
                 yield from self._answers(pipe, under_way.popleft())
         while under_way:
@@ -369,9 +397,9 @@ class Outbox:
 
     # -- within -----------------------------------------------------------------------------
 
-    def _put(self, pipe: Pipe, messages: Sequence[Message]) -> _Piece:
+    def _put(self, pipe: Pipe, messages: Sequence[Message], replicas: int) -> _Piece:
         """Checks a piece and writes what is good of it, one command a destination."""
-        piece = _Piece([None] * len(messages), [], {})
+        piece = _Piece([None] * len(messages), [], {}, replicas)
         good: dict[str, list[int]] = {}
         for place, message in enumerate(messages):
             try:
@@ -389,8 +417,9 @@ class Outbox:
                 good.setdefault(message.destination, []).append(place)
         for destination, places in good.items():
             store, its = self._store(destination), [messages[place] for place in places]
+            fence = store.fence_commands(replicas, self._replica_timeout_s) if replicas else ()
             with _translated():
-                pipe.put(store.enqueue_command(its))
+                pipe.put(store.enqueue_command(its), *fence)
             piece.calls.append((store, places, its))
         return piece
 
@@ -400,13 +429,19 @@ class Outbox:
         answers, warnings = piece.answers, piece.warnings
         for store, places, messages in piece.calls:
             with _translated():
-                words = store.enqueue_answers(pipe.take(), messages)
+                reply, *fence = pipe.take() if piece.replicas else [pipe.take()]
+                words = store.enqueue_answers(reply, messages)
+                # What was handed over only after the library had been loaded came behind the fence.
+                behind = is_missing_function(reply)
+                found = store.fenced(fence) if fence and not behind else 0
             for place, message, word in zip(places, messages, words, strict=True):
-                answers[place] = (
-                    Receipt(message.id, word, warnings.get(place, ()))
-                    if isinstance(word, str)
-                    else word
-                )
+                if not isinstance(word, str):
+                    answers[place] = word
+                elif found < piece.replicas:
+                    wanted = piece.replicas
+                    answers[place] = NotReplicated(message.destination, message.id, wanted, found)
+                else:
+                    answers[place] = Receipt(message.id, word, warnings.get(place, ()))
         return (answer for answer in answers if answer is not None)
 
     def _profile_of(self, destination: str) -> tuple[str, int | None]:
@@ -521,11 +556,32 @@ def _live_status(
 @dataclass(frozen=True, slots=True)
 class _Piece:
     """``answers`` by place, None where not known yet; ``calls`` under way: whose, places, what;
-    ``warnings`` by place, where there are any."""
+    ``warnings`` by place, where there are any; ``replicas`` that are to have it, 0 for none."""
 
     answers: list[Receipt | PacelineError | None]
     calls: list[tuple[OutboxStore, list[int], list[Message]]]
     warnings: dict[int, tuple[str, ...]]
+    replicas: int
+
+
+def _replicas_of(durable: Durable) -> int:
+    if durable == "server":
+        return 0
+    if durable == "replica":
+        return 1
+    if isinstance(durable, bool) or not isinstance(durable, int) or durable < 0:
+        raise ValueError(f'durable is "server", "replica" or a number of replicas, not {durable!r}')
+    return durable
+
+
+def _replica_timeout_s(client: redis.Redis, asked_s: float | None) -> float:
+    socket_s = client.connection_pool.connection_kwargs.get("socket_timeout")
+    most_s = socket_s * _REPLICA_SHARE if socket_s else None
+    if asked_s is None:
+        return most_s or _REPLICA_TIMEOUT_S
+    if asked_s <= 0:
+        raise ValueError("replica_timeout_s must be above 0: WAIT 0 would wait for ever")
+    return asked_s if most_s is None else min(asked_s, most_s)
 
 
 def _pieces(messages: Iterable[Message]) -> Iterator[list[Message] | Exception]:
@@ -558,6 +614,12 @@ def _translating(events: Iterator[Event]) -> Iterator[Event]:
         yield from events
 
 
+def _takes_no_writes(error: redis.exceptions.ResponseError) -> bool:
+    """Redis answers, but takes nothing for the moment."""
+    of_role = (redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
+    return isinstance(error, of_role) or str(error).startswith(_NO_WRITES)
+
+
 class _translated:  # noqa: N801 - a context manager that reads like a word
     """redis-py's errors as ours."""
 
@@ -567,6 +629,12 @@ class _translated:  # noqa: N801 - a context manager that reads like a word
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)):
             raise RedisUnavailable(str(error)) from error
+        if isinstance(error, redis.exceptions.ResponseError) and _takes_no_writes(error):
+            raise RedisUnavailable(
+                f"it takes no writes now: {error}",
+                "It may be a replica since a fail-over, have too few replicas, or a full disk: "
+                "paceline doctor tells. Repeating with the same id is safe",
+            ) from error
         if isinstance(error, redis.exceptions.RedisError):
             raise PacelineError(
                 f"Redis refused: {error}", "Check its version (7 or later) and the user's rights"

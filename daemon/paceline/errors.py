@@ -17,6 +17,7 @@
     ├── OutboxFull                 a limit of the outbox is reached; the message was not taken
     ├── Draining                   the destination takes no new messages at the moment
     ├── EndpointDisabled           its endpoint was given up, or switched off; it was not taken
+    ├── NotReplicated              it was taken; too few replicas said in time that they have it
     └── RedisUnavailable           Redis could not be reached, or not in time
 
 `str(error)` says what and where, then how to mend it. Every class can be pickled and copied.
@@ -39,6 +40,7 @@ __all__ = [
     "MessageTooLarge",
     "MissingExtra",
     "NotPossible",
+    "NotReplicated",
     "OutboxFull",
     "PacelineError",
     "PayloadError",
@@ -265,6 +267,23 @@ class EndpointDisabled(PacelineError):
         self.destination = destination
         self.endpoint = endpoint
         self.why = why
+
+
+class NotReplicated(PacelineError):
+    """The message **was taken** and will be sent, but of ``wanted`` replicas only ``found`` have
+    said in time that they have it too: a fail-over at this moment may lose it."""
+
+    def __init__(self, destination: str, message_id: str, wanted: int, found: int) -> None:
+        super().__init__(
+            f"message {message_id!r} of {destination!r} was taken, but only {found} of {wanted} "
+            "replicas have said in time that they have it",
+            "Send it again with the same id and payload, which is safe, until this is not raised; "
+            "see that the replicas run and keep up (paceline doctor)",
+        )
+        self.destination = destination
+        self.message_id = message_id
+        self.wanted = wanted
+        self.found = found
 
 
 class RedisUnavailable(PacelineError):

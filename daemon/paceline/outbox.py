@@ -114,6 +114,26 @@ class OutboxStore:
         found = intake.answers(reply, messages)
         return self._enqueue_anyhow(messages) if found is None else found
 
+    def fence_commands(self, replicas: int, timeout_s: float) -> tuple[intake.Command, ...]:
+        """To be sent behind ``enqueue_command`` in one write, on one connection: their replies tell
+        whether the replicas have it (``is_fenced``).
+
+        WAIT speaks of what its own connection wrote last, and answers for one that wrote nothing as
+        if all were there. An enqueue that is repeated may write nothing: so a write of ours goes
+        before it.
+        """
+        count = ("HINCRBY", self._key("n"), "fences", 1)
+        return count, ("WAIT", replicas, round(timeout_s * 1e3))
+
+    @staticmethod
+    def fenced(replies: Sequence[Any]) -> int:
+        """How many replicas have what was written before these replies; 0 where nobody can tell.
+        Raises WAIT's own error."""
+        counted, waited = replies
+        if isinstance(waited, ResponseError):
+            raise waited
+        return 0 if isinstance(counted, ResponseError) else int(waited)
+
     def _enqueue_anyhow(self, messages: Sequence[Message]) -> list[intake.Answer]:
         refused: ResponseError | None = None
         try:
@@ -193,6 +213,17 @@ class OutboxStore:
         reply = self._run("reap", run_id, daemon, most)
         numbers = [int(n) for n in reply[1:]] + [0]
         return _text(reply[0]), numbers[0], numbers[1]
+
+    def totals(self) -> tuple[int, int]:
+        """(accepted, sent) from the beginning: they never fall, unless Redis loses data."""
+        values: Any = self.client.hmget(self._key("n"), ["accepted", "sent"])
+        return int(values[0] or 0), int(values[1] or 0)
+
+    def lose(self, run_id: str, accepted: int, sent: int) -> tuple[int, int]:
+        """Redis has less than these totals, which were seen before. Counts what is missing, once
+        for each run of Redis; returns (accepted, sent) forgotten, at least."""
+        reply = self._run("loss", run_id, accepted, sent)
+        return int(reply[0]), int(reply[1])
 
     def wait_for_work(self, timeout_s: float) -> bool:
         """Blocks until an idle destination got a message, or the time is over."""
@@ -372,7 +403,7 @@ class OutboxStore:
 
     def settle(self, settlements: Sequence[Settlement]) -> list[str]:
         """leased -> where each outcome says. May be repeated: then nothing moves. One word each:
-        ok, repeat, late, won, duplicate, gone."""
+        ok, repeat, late, won, duplicate, gone, recalled."""
         return [_text(word) for word in self._run("settle", *settle_arguments(settlements))]
 
     def renew(self, nonces: Sequence[str]) -> set[str]:

@@ -21,7 +21,7 @@ __all__ = ["ROLES", "TRANSITIONS", "acl_lines", "hash_of"]
 #: difference in giving some of them only: what keeps such a user in its place are its keys.
 TRANSITIONS = (
     "copy del exists get getrange hdel hexists hget hgetall hincrby hincrbyfloat hkeys hlen "
-    "hmget hrandfield hset hvals lpush ltrim mset pexpire pttl rename rpush sadd scard set "
+    "hmget hrandfield hset hvals lpush lrange ltrim mset pexpire pttl rename rpush sadd scard set "
     "setrange sismember smembers smismember spop srem sscan strlen sunionstore time unlink xadd "
     "xlen xrange xtrim zadd zcard zcount zincrby zrange zrangebyscore zrem zremrangebyrank "
     "zremrangebyscore zrevrangebyscore zscore"
@@ -46,7 +46,7 @@ def _may(*lists: str) -> str:
 #: What the function paceline_enqueue does, key by key. No DEL, and no HSET of counters: who hands
 #: messages over can remove nothing, and leaves each key of the type that it has.
 _HANDS_OVER = (
-    f"~{{d}} {_DESTINATIONS} {_may(_ANYBODY, 'time fcall fcall_ro smembers')}",
+    f"~{{d}} {_DESTINATIONS} {_may(_ANYBODY, 'time fcall fcall_ro smembers wait')}",
     f"(%R~{{d}}:cfg %R~{{d}}:gate %R~{{d}}:ep %R~{{d}}:es %R~{{d}}:eo %R~{{d}}:tb "
     f"%R~{{d}}:cp {_may('hget hmget hexists')})",
     f"(~{{d}}:n ~{{d}}:cn:* {_may('hget hmget hincrby')})",

@@ -75,6 +75,7 @@ def test_a_redis_as_it_should_be() -> None:
         (info(aof_current_size=6 * 1024**3), "disk", "warn"),
         (info(connected_slaves=0), "replicas", "fail"),
         (config(min_replicas_to_write="0"), "replicas", "warn"),
+        (config(min_replicas_max_lag="0"), "replicas", "warn"),
         (replace(WELL, ahead_s=-3.0), "clock", "warn"),
         (replace(WELL, ahead_s=300.0), "clock", "fail"),
         (replace(WELL, pings_s=(0.02, 0.001, 0.03)), "latency", "warn"),

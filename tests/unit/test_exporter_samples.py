@@ -124,6 +124,7 @@ def test_what_happened() -> None:
             {"accepted": 10, "sent": 4},
             counters={"accepted": 10, "sent": 4, "retried": 3, "ambiguous_reaped": 2, "died": 1,
                       "duplicates": 5, "returned": 6, "throttles": 7, "permits": 8,
+                      "lost_accepted": 3, "lost_outcomes": 2,
                       "events": 30, "events_trimmed": 12, "events_lost": 1},
             outcomes={"sent:200": 4, "ambiguous:timeout": 2, "ambiguous:500": 1,
                       "retry:refused": 9},
@@ -138,6 +139,8 @@ def test_what_happened() -> None:
     assert get("paceline_dead_letters_total") == 1
     assert get("paceline_duplicates_total") == 5
     assert get("paceline_returned_total") == 6
+    lost = [get("paceline_redis_lost_total", what=w) for w in ("accepted", "outcomes", "sent")]
+    assert lost == [3, 2, 0]
     assert get("paceline_throttles_total") == 7
     assert get("paceline_events_total") == 30
     assert get("paceline_events_trimmed_total") == 12
@@ -291,6 +294,7 @@ def test_totals_of_connections() -> None:
         ({"info": {"aof_last_write_status": "err"}}, 0),
         ({"info": {"maxmemory_policy": "allkeys-lru"}}, 0),
         ({"appendfsync": "everysec"}, 0),
+        ({"unsynced_rewrite": "yes"}, 0),
         ({"appendfsync": None}, None),
     ],
 )

@@ -36,6 +36,7 @@ from paceline_workers.merger import Merger
 from paceline_workers.pending import PendingQueue
 from paceline_workers.providers.base import Profile, as_merging, as_polling
 from paceline_workers.providers.registry import build
+from paceline_workers.recall import Recall
 from paceline_workers.recipe import recipe_of
 from paceline_workers.sender import QUEUE_S, Sender
 from paceline_workers.settler import Settler
@@ -92,6 +93,7 @@ class Engine:
         self._network = Network(certificates=self._book is None)
         # Without the values in their queries: keys are sometimes sent there.
         self._shown_urls: list[str] = destination.public()["urls"]
+        self.recall = Recall(store, clock.elapsed_s)
         self.pool = self._make_pool()
         self.sender = self._make_sender()
         self._taker = BatchTaker(store, worker, self.sender, clock=clock, stopping=self.stopping)
@@ -229,7 +231,9 @@ class Engine:
     def _make_sender(self) -> Sender:
         d = self.destination
         adapter = self._make_adapter(d.total_timeout_s)
-        exchange = Exchange(self._store, Pinned(self._store.client), self._clock.elapsed_s)
+        exchange = Exchange(
+            self._store, Pinned(self._store.client), self._clock.elapsed_s, self.recall
+        )
 
         def make_delivery(settler: Settler) -> Delivery:
             return Delivery(
@@ -246,7 +250,7 @@ class Engine:
             )
 
         def settler_of(settled: Callable[[Sequence[Settlement]], None]) -> Settler:
-            return Settler(self._store, settled)
+            return Settler(self._store, settled, self.recall)
 
         return Sender(
             d.effective_connections,

@@ -261,12 +261,15 @@ class WorkerRuntime:
 
     def _facts(self) -> Mapping[str, Any]:
         destination = self.engine.destination
+        run_id = self._facts_pin.current_run_id()
+        # One that has nothing to send would not notice a restart of Redis.
+        self.engine.recall.look(run_id)
         return {
             **identity(),
             "config": destination.digest(),
             "config_stale": self._standing.look(self.store, destination),
             "version": __version__,
-            "run_id": self._facts_pin.current_run_id(),
+            "run_id": run_id,
             "memory_bytes": memory_bytes(),
             **self.engine.facts(),
         }

@@ -302,7 +302,27 @@ def counters(census: Census) -> dict[str, int]:
 def law_view(census: Census) -> dict[str, Any]:
     """The conservation law for ``--json``: its terms by name, and whether it holds."""
     terms = {term: census.law[term] for term in TERMS}
-    return {**terms, "sound": census.sound, "difference": census.difference}
+    view = {**terms, "sound": census.sound, "difference": census.difference}
+    return {**view, "redis_lost": lost(census)} if any(lost(census).values()) else view
+
+
+def lost(census: Census) -> dict[str, int]:
+    """What Redis forgot after it had said that it has it (docs/durability.md), by what it was."""
+    return {
+        what: census.counters.get(f"lost_{what}", 0) for what in ("accepted", "outcomes", "sent")
+    }
+
+
+def lost_text(census: Census) -> str:
+    """The same in words; "" where nothing is known to be lost."""
+    found = lost(census)
+    if not any(found.values()):
+        return ""
+    return (
+        f"redis-loss: Redis forgot at least {count_of(found['accepted'], 'accepted message')}; "
+        f"of {count_of(found['outcomes'], 'outcome')} it was told again, and of "
+        f"{count_of(found['sent'], 'sent message')} that it did not know any more"
+    )
 
 
 def status_view(census: Census, rates: Rates | None = None) -> dict[str, Any]:

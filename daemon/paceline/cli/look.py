@@ -407,6 +407,8 @@ def _audit_text(census: Census, findings: Findings | None) -> str:
         f"  {arrived}",
         f"  {accounted}",
     ]
+    if lost := explain.lost_text(census):
+        lines.append(f"  {lost}")
     if findings is None:
         return "\n".join(lines)
     lines.append(

@@ -164,7 +164,7 @@ def _keep_alive(server: EmbeddedServer, stopping: threading.Event) -> None:
             )
             try:
                 server.start()
-            except EmbeddedServerError as error:
+            except (EmbeddedServerError, OSError) as error:  # a full disk, say
                 log.error("%s", error)
                 stopping.wait(_AGAIN_S)
 

@@ -204,7 +204,10 @@ def _disk(facts: RedisFacts) -> Iterator[Finding]:
 
 def _replicas(facts: RedisFacts) -> Iterator[Finding]:
     count = int(facts.info.get("connected_slaves", 0))
-    least = int((facts.config or {}).get("min-replicas-to-write") or 0)
+    config = facts.config or {}
+    least = int(config.get("min-replicas-to-write") or 0)
+    if config.get("min-replicas-max-lag") == "0":
+        least = 0  # it switches the other off
     if count < least:
         yield _said(
             "replicas",
@@ -220,7 +223,7 @@ def _replicas(facts: RedisFacts) -> Iterator[Finding]:
             "warn",
             f"{count} connected, but it takes writes without any: a master cut off from the others "
             "accepts what a fail-over then forgets",
-            "CONFIG SET min-replicas-to-write 1",
+            "CONFIG SET min-replicas-to-write 1, and min-replicas-max-lag 2",
         )
     elif count:
         yield _said("replicas", "ok", f"{count} connected, at least {least} needed to write")

@@ -31,6 +31,7 @@ _PINGS_MOST_S = 3.0
 _SETTINGS = (
     "appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemory-policy", "dir",
     "appenddirname", "appendfilename", "min-replicas-to-write",
+    "min-replicas-max-lag",
 )  # fmt: skip
 
 #: What scripts, scheduler, reaper and worker do: on a destination's keys, on RQ's, on none. The

@@ -54,6 +54,9 @@ _LIST: Final = (
     _of_destination("counter", "retries_total", "Messages put back to be tried again later."),
     _of_destination("counter", "ambiguous_total", "Attempts whose fate is unknown."),
     _of_destination("counter", "duplicates_total", "Messages known to have been sent again."),
+    _of_destination(
+        "counter", "redis_lost_total", "What Redis forgot after it had said it has it.", "what"
+    ),
     _of_destination("counter", "returned_total", "Messages given back untouched."),
     _of_destination("counter", "dead_letters_total", "Messages that became dead letters."),
     _of_destination(

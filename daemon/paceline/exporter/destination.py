@@ -60,6 +60,8 @@ def _put_events(sheet: Sheet, census: Census) -> None:
     sheet.put("paceline_retries_total", n.get("retried", 0), name)
     sheet.put("paceline_ambiguous_total", ambiguous, name)
     sheet.put("paceline_duplicates_total", n.get("duplicates", 0), name)
+    for what in ("accepted", "outcomes", "sent"):
+        sheet.put("paceline_redis_lost_total", n.get(f"lost_{what}", 0), name, what)
     sheet.put("paceline_returned_total", n.get("returned", 0), name)
     sheet.put("paceline_dead_letters_total", n.get("died", 0), name)
     for counter in ("events", "events_trimmed", "events_lost"):
