@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # One more than processors: the tests wait as much as they work.
 PYTEST_WORKERS ?= 3
 
-.PHONY: help run bench shows chaos soak long test lint types arrows unit lock clean
+.PHONY: help run bench shows chaos soak long audit fuzz test lint types arrows unit lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -24,7 +24,7 @@ run: $(STAMP) ## the main job on this machine, with a report
 bench: $(STAMP) ## what a message costs, beside a naive loop and RQ alone
 	$(BIN)/paceline bench $(ARGS)
 
-shows: $(STAMP) ## what is promised of pace and fairness, on real processes and nginx (10 minutes)
+shows: $(STAMP) ## what is promised of pace, fairness and events, on real processes and nginx (12 minutes)
 	PYTHONPATH=tests $(BIN)/python -m shows all $(ARGS)
 
 # Runs may be split over seeds, and their reports summed: python -m rampage total FILE...
@@ -54,6 +54,21 @@ types: $(STAMP) ## mypy, strict
 	$(BIN)/mypy
 	$(BIN)/mypy docs/examples/events/consumer.py docs/examples/fastapi/app.py
 
+# Asks PyPI for what is known of each locked version, so it needs the network: a version that could
+# not be asked about is a failure here, not a pass. Ruff runs bandit's rules in `make lint` too.
+audit: $(STAMP) ## known vulnerabilities of what is locked, and bandit
+	$(BIN)/bandit --quiet --configfile pyproject.toml --recursive daemon workers
+	$(BIN)/pip-audit --strict --disable-pip --require-hashes --progress-spinner off \
+	    $(foreach lock,requirements.lock deploy/requirements.lock deploy/build.lock,--requirement $(lock))
+
+# Until the time is over or a fault is found, which is written to .run/fuzz; what was found before is
+# in tests/fuzz and is tried in every `make test`.
+SECONDS ?= 60
+TARGET ?= all
+fuzz: $(STAMP) ## atheris on what reads bytes that others wrote: SECONDS=60 TARGET=all
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check 'atheris>=2.3'
+	PYTHONPATH=tests $(BIN)/python -m fuzz --seconds $(SECONDS) $(TARGET)
+
 arrows: $(STAMP) ## which room may import which
 	$(BIN)/lint-imports --no-cache
 
@@ -65,7 +80,7 @@ unit: $(STAMP) ## pytest
 LOCK := uv export --no-emit-project --no-header --format requirements.txt --quiet
 
 lock: ## make the locks anew from pyproject.toml (needs uv): ours, and the image's two
-	$(LOCK) --all-extras --all-groups --output-file requirements.lock
+	$(LOCK) --all-extras --all-groups --no-group fuzz --output-file requirements.lock
 	$(LOCK) --no-dev --extra daemon --output-file deploy/requirements.lock
 	$(LOCK) --only-group build --output-file deploy/build.lock
 	rm -f uv.lock

@@ -8,15 +8,15 @@ from typing import TYPE_CHECKING
 from paceline.version import __version__
 
 if TYPE_CHECKING:
-    from paceline.client import Event, Outbox, Receipt, Status
+    from paceline.client import Campaign, Event, Outbox, Receipt, Status
     from paceline.errors import PacelineError
 
-__all__ = ["Event", "Outbox", "PacelineError", "Receipt", "Status", "__version__"]
+__all__ = ["Campaign", "Event", "Outbox", "PacelineError", "Receipt", "Status", "__version__"]
 
 
 def __getattr__(name: str) -> object:
     # Late, so that importing a pure module of the package does not import redis.
-    if name in ("Event", "Outbox", "Receipt", "Status"):
+    if name in ("Campaign", "Event", "Outbox", "Receipt", "Status"):
         from paceline import client
 
         return getattr(client, name)

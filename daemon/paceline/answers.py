@@ -4,12 +4,12 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import Any, Literal
+from typing import Any, Final, Literal
 
 import msgspec
 
 from paceline.merged import MARK, is_request
-from paceline.names import Health
+from paceline.names import Health, Lane
 from paceline.records import Live
 
 Action = Literal[
@@ -25,6 +25,15 @@ class Released:
     count: int
     why: str
     retry_s: float
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """An invitation that stands unanswered: to take up to ``count`` messages of ``lane``."""
+
+    id: str
+    lane: Lane
+    count: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -83,6 +92,10 @@ class Permit(msgspec.Struct, frozen=True):
     why: str = ""
     begun_us: int = 0
     attempt: int = 0
+
+
+#: ``why`` of an outcome that Redis has accepted once, and may have lost since.
+TOLD_AGAIN: Final = "redis-loss"
 
 
 class Settlement(msgspec.Struct, frozen=True, kw_only=True):

@@ -61,7 +61,7 @@ class Place:
 class Fault:
     """Something that is not as it should be. ``subject`` is the message's id, or the name of a
     container; ``kind`` one of: no-container, no-message, other-state, unreadable, no-expiry,
-    unserved, empty-ring, unindexed-batch, empty-batch, merged, bytes."""
+    unserved, empty-ring, unindexed-batch, empty-batch, merged, campaign, bytes."""
 
     kind: str
     subject: str
@@ -121,7 +121,7 @@ class DeepAudit:
     def run(self, advance: Callable[[int], None] = lambda _: None) -> Findings:
         """Walks everything once. Raises RedisError."""
         before = self._counters()
-        tenants, nonces = self._walk_keys(advance)
+        tenants, nonces, campaigns = self._walk_keys(advance)
         for prio in "012":
             ring = self._client.zrange(self._key(f"t:{prio}"), 0, -1)
             tenants |= {f"{prio}:{_text(tenant)}" for tenant in ring}
@@ -136,16 +136,20 @@ class DeepAudit:
         requests = [_text(i) for i in self._client.hkeys(self._key("q"))]
         for request in requests:
             self._settle_on([request], self._check_request)
+        for campaign in sorted(campaigns):
+            self._check_campaign(campaign)
         self._compare_bytes(before)
         return self._findings
 
     # -- walking ----------------------------------------------------------------------------
 
-    def _walk_keys(self, advance: Callable[[int], None]) -> tuple[set[str], set[str]]:
-        """Checks every message; returns the ready sets ("<priority>:<tenant>") and batches seen."""
+    def _walk_keys(self, advance: Callable[[int], None]) -> tuple[set[str], set[str], set[str]]:
+        """Checks every message; returns the ready sets ("<priority>:<tenant>"), batches and
+        campaigns seen."""
         prefix = keys.tag(self._store.destination) + ":"
         tenants: set[str] = set()
         nonces: set[str] = set()
+        campaigns: set[str] = set()
         cursor = 0
         while True:
             reply: Any = self._client.scan(cursor, match=prefix + "*", count=1000)
@@ -159,13 +163,15 @@ class DeepAudit:
                     tenants.add(rest)
                 elif kind == "b":
                     nonces.add(rest)
+                elif kind == "c":
+                    campaigns.add(rest)
             # SCAN may name a key twice, and then its bytes would count twice.
             fresh = [i for i in ids if i not in self._seen]
             for chunk in _chunks(fresh):
                 self._settle_on(chunk, self._check_messages)
             advance(1000)
             if not cursor:
-                return tenants, nonces
+                return tenants, nonces, campaigns
 
     def _places(self, containers: Iterable[str]) -> Iterator[Place]:
         for container in containers:
@@ -197,6 +203,7 @@ class DeepAudit:
     def _check_messages(self, ids: Sequence[str]) -> list[tuple[str, Fault]]:
         wrong = []
         expiring = []
+        labelled = []
         for message_id, found in self._look(ids):
             if found is None:
                 continue
@@ -214,16 +221,49 @@ class DeepAudit:
                 self._bytes += size
             if not in_container:
                 wrong.append((message_id, self._homeless(message_id, head)))
-            elif is_request(message_id):
                 continue
-            elif head.expires_us and head.state in ("ready", "scheduled", "leased", "begun"):
+            if is_request(message_id):
+                continue
+            if head.campaign:
+                labelled.append((message_id, head.campaign))
+            if head.expires_us and head.state in ("ready", "scheduled", "leased", "begun"):
                 expiring.append(message_id)
         if expiring:
             scores = self._client.zmscore(self._key("e"), expiring)
             for message_id, score in zip(expiring, scores, strict=True):
                 if score is None:
                     wrong.append((message_id, _no_expiry(message_id)))
+        pipe = self._client.pipeline(transaction=False)
+        for message_id, campaign in labelled:
+            pipe.sismember(self._key(f"c:{campaign}"), message_id)
+        for (message_id, campaign), there in zip(labelled, pipe.execute(), strict=True):
+            if not there:
+                wrong.append((message_id, self._unlisted(message_id, campaign)))
         return wrong
+
+    def _check_campaign(self, campaign: str) -> None:
+        """All that stands in its index is of it, and lives."""
+        index = self._key(f"c:{campaign}")
+
+        def check(ids: Sequence[str]) -> list[tuple[str, Fault]]:
+            pipe = self._client.pipeline(transaction=False)
+            for message_id in ids:
+                pipe.sismember(index, message_id)
+            there = dict(zip(ids, pipe.execute(), strict=True))
+            wrong = []
+            for message_id, found in self._look([i for i in ids if there[i]]):
+                head = found[0] if isinstance(found, tuple) else None
+                if not isinstance(head, Live) or head.campaign != campaign:
+                    problem = (
+                        f"is in the index of campaign {campaign}, but is no live message of it"
+                    )
+                    mend = f"Scripts of an older version ended it: SREM {index} {message_id}"
+                    wrong.append((message_id, Fault("campaign", message_id, problem, mend)))
+            return wrong
+
+        members = (_text(member) for member in self._client.sscan_iter(index, count=1000))
+        for ids in _chunks(members):
+            self._settle_on(ids, check)
 
     def _check_places(self, places: Sequence[Place]) -> list[tuple[Place, Fault]]:
         pipe = self._client.pipeline(transaction=False)
@@ -381,6 +421,16 @@ class DeepAudit:
             "As it is it will not be sent: read it with "
             f"paceline show {self._store.destination} {message_id} --payload, "
             "and send that under a new id",
+        )
+
+    def _unlisted(self, message_id: str, campaign: str) -> Fault:
+        index = self._key(f"c:{campaign}")
+        return Fault(
+            "campaign",
+            message_id,
+            f"is of campaign {campaign}, but not in its index: not paused or cancelled with it",
+            f"A library of an older version accepted it: SADD {index} {message_id}, and "
+            f"ZADD {self._key('cs')} +inf {campaign}",
         )
 
     def _counters(self) -> dict[str, int]:

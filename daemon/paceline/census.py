@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from math import ceil
@@ -11,6 +12,9 @@ from typing import Any
 IN_TERMS = ("accepted", "moved_in")
 END_TERMS = ("sent", "expired", "cancelled", "dropped", "moved_out")
 CONTAINERS = ("dead", "parked", "ready", "scheduled", "leased")
+
+#: Of the gate, as ``lua/press.lua`` writes it: until when (us), when to try again (s), why.
+_FULL = re.compile(r"(\d{1,18}) \d+ (.*)$")
 
 #: Upper bounds of the histograms' slots (``lua/settle.lua``), in microseconds; a slot is in Redis
 #: once it holds something.
@@ -68,6 +72,17 @@ class Census:
         return self.law["ready"] + self.law["scheduled"] + self.law["leased"]
 
     @property
+    def held_back(self) -> int:
+        """Messages that wait with their campaigns, which are paused; they are among the
+        scheduled."""
+        return self.sizes.get("campaign_paused", 0)
+
+    @property
+    def to_send(self) -> int:
+        """Messages that are sent by themselves, now or later: unfinished, and not held back."""
+        return self.unfinished - self.held_back
+
+    @property
     def ceiling(self) -> float:
         """Requests/s at most: as an operator set it live, or as configured."""
         return float(self.gate.get("rate_set") or self.config.get("rate") or 0)
@@ -98,6 +113,12 @@ class Census:
             return None
         n = self.counters
         return n.get("events", 0) - n.get("events_forwarded", n.get("events_trimmed", 0))
+
+    def intake_shut(self) -> str | None:
+        """Why a daemon keeps intake shut now: Redis has no memory to spare. None where it does
+        not."""
+        found = _FULL.match(self.gate.get("full", ""))
+        return found[2] if found and int(found[1]) > self.now_us else None
 
     def closed(self) -> tuple[str, float | None, str] | None:
         """(what, seconds left or None for ever, why) while paused, held, or the breaker is open,

@@ -6,8 +6,9 @@
     receipt = outbox.send("maxmd", {"sender": …, "recipients": […], …})
 
 ``send`` returns when Redis has accepted the message (with ``appendfsync always``: when it is on
-disk). A message that cannot be sent is refused at once, with an error that names the field. Sending
-the same id and payload again is safe and changes nothing.
+disk; with ``durable="replica"``: when a replica has it too). A message that cannot be sent is
+refused at once, with an error that names the field. Sending the same id and payload again is safe
+and changes nothing.
 """
 
 from __future__ import annotations
@@ -26,10 +27,12 @@ import msgspec
 import redis
 import redis.exceptions
 
-from paceline import payloads
+from paceline import campaign_desk, payloads
+from paceline.campaigns import Campaign
 from paceline.connect import connect
 from paceline.errors import (
     NotPossible,
+    NotReplicated,
     PacelineError,
     RedisUnavailable,
     UnknownDestination,
@@ -38,14 +41,14 @@ from paceline.errors import (
 from paceline.event_reader import GroupReader, position_of, read_alone
 from paceline.event_watch import EventWatch
 from paceline.events import ENDS, RESTS, Event
-from paceline.intake import BULK
+from paceline.intake import BULK, is_missing_function
 from paceline.merged import MARK
-from paceline.message import Message, build, check_id, check_name
+from paceline.message import Message, build, check_id, check_label, check_name
 from paceline.outbox import OutboxStore, known_destinations
 from paceline.pipe import Pipe
 from paceline.records import Ended, Live
 
-__all__ = ["Event", "Outbox", "Receipt", "Status"]
+__all__ = ["Campaign", "Event", "Outbox", "Receipt", "Status"]
 
 #: Messages in one command: one fsync of Redis covers them all.
 PIPELINE = BULK
@@ -56,6 +59,18 @@ _OPTIONS_TTL_S = 10.0
 _POLL_FIRST_S, _POLL_MOST_S = 0.01, 0.25
 #: How often one that is woken by events looks all the same.
 _LOOK_AGAIN_S = 5.0
+# Waiters that look at once: a thousand may be woken by one event, and a pool holds a hundred
+# connections (redis-py 8).
+_LOOKERS = 8
+#: Of the socket's time-out, which must not run out first.
+_REPLICA_SHARE = 0.4
+_REPLICA_TIMEOUT_S = 2.0
+#: Too few replicas, a full disk. (Of a replica redis-py makes an error of its own.)
+_NO_WRITES = ("NOREPLICAS", "MISCONF")
+
+#: "server": as durable as the server's own settings. "replica": one replica has it too; a number:
+#: so many.
+Durable = Literal["server", "replica"] | int
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
@@ -77,6 +92,7 @@ class Status:
                   moved: final here, ``provider_id`` names the destination that has it now
     ``attempts``  requests begun; ``history`` the last ten with their outcomes (empty for a message
                   sent at the first attempt)
+    ``paused``    it waits with its campaign, which is paused; ``due`` is None then
     ``request``   the merged request that it is in now, whose state is its own then; the requests
                   it was in are in ``history``
     ``tenant``    of a destination with many endpoints "acme", or "acme/key": where it goes, and
@@ -102,6 +118,7 @@ class Status:
     worker: str | None = None
     cancel_asked: bool = False
     request: str | None = None
+    paused: bool = False
     history: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
 
 
@@ -110,22 +127,29 @@ class Outbox:
 
     ``client`` must hand out bytes, and have two connections for each thread that sends many.
     ``from_url`` builds one that repeats an enqueue whose answer was lost: the id makes that safe.
+    ``replica_timeout_s``: how long replicas are waited for where ``durable`` says so; by default,
+    and at most, two fifths of the client's time-out.
     """
 
-    def __init__(self, client: redis.Redis) -> None:
+    def __init__(self, client: redis.Redis, *, replica_timeout_s: float | None = None) -> None:
         self._client = client
+        self._replica_timeout_s = _replica_timeout_s(client, replica_timeout_s)
         self._stores: dict[str, OutboxStore] = {}
         self._watches: dict[str, EventWatch] = {}
         self._lock = threading.Lock()
+        self._looks = threading.BoundedSemaphore(_LOOKERS)
         self._options: dict[str, tuple[float, str, int | None]] = {}
 
     @classmethod
-    def from_url(cls, url: str, *, timeout_s: float = 5.0) -> Self:
+    def from_url(
+        cls, url: str, *, timeout_s: float = 5.0, replica_timeout_s: float | None = None
+    ) -> Self:
         """``redis://``, ``rediss://``, ``unix://`` or ``sentinel+redis://``. Connects at first use.
 
         Raises ConfigError for a URL that cannot be read.
         """
-        return cls(connect(url, name="paceline-client", timeout_s=timeout_s, repeats=3))
+        client = connect(url, name="paceline-client", timeout_s=timeout_s, repeats=3)
+        return cls(client, replica_timeout_s=replica_timeout_s)
 
     def send(
         self,
@@ -142,13 +166,16 @@ class Outbox:
         expires: float | str | datetime | None = None,
         delay_s: float | None = None,
         ttl_s: float | None = None,
+        durable: Durable = "server",
     ) -> Receipt:
         """Hands one message over. ``payload``: anything that JSON can say, or ready JSON as bytes.
 
-        Times are unix seconds, RFC 3339 text or aware datetimes. Raises InvalidMessage (and its
-        kinds PayloadError, MessageTooLarge), UnknownDestination, DuplicateConflict, OutboxFull,
-        Draining, EndpointDisabled, RedisUnavailable: after any of them but the last the message
-        was not accepted.
+        Times are unix seconds, RFC 3339 text or aware datetimes. ``durable="replica"`` returns when
+        a replica has it too, a number when so many have. Raises InvalidMessage (and its kinds
+        PayloadError, MessageTooLarge), UnknownDestination, DuplicateConflict, OutboxFull, Draining,
+        EndpointDisabled: then it was not accepted; NotReplicated: it was, and replicas did not say
+        in time that they have it; RedisUnavailable: it may have been. Repeating is safe.
+        OutboxFull says in ``retry_after_s`` when to try again.
         """
         message = build(
             destination,
@@ -165,22 +192,27 @@ class Outbox:
             delay_s=delay_s,
             ttl_s=ttl_s,
         )
-        answer = self.send_many([message])[0]
+        answer = self.send_many([message], durable=durable)[0]
         if isinstance(answer, PacelineError):
             raise answer
         return answer
 
-    def send_many(self, messages: Iterable[Message]) -> list[Receipt | PacelineError]:
+    def send_many(
+        self, messages: Iterable[Message], *, durable: Durable = "server"
+    ) -> list[Receipt | PacelineError]:
         """Hands many over: for each, in order, its Receipt or the error that refused it.
 
         Build messages with ``message()``. A refused one does not hinder the others. Raises
         RedisUnavailable when Redis went away, PacelineError when it refuses more than messages
         (the user's rights, say): some may have been accepted, so repeat the whole call, with the
         same messages. What ``messages`` itself raises comes out when all before it is handed over.
+        ``durable`` as for ``send``: NotReplicated then stands for a message that was accepted.
         """
-        return list(self.send_stream(messages))
+        return list(self.send_stream(messages, durable=durable))
 
-    def send_stream(self, messages: Iterable[Message]) -> Iterator[Receipt | PacelineError]:
+    def send_stream(
+        self, messages: Iterable[Message], *, durable: Durable = "server"
+    ) -> Iterator[Receipt | PacelineError]:
         """As ``send_many``, for more messages than memory holds: answers come one by one, in order,
         and only a few pieces of PIPELINE messages are held at a time.
 
@@ -189,9 +221,10 @@ class Outbox:
         told RedisUnavailable, does not know what became of up to AHEAD + 2 pieces after the last
         answer: repeat from there on, with the same messages.
         """
+        replicas = _replicas_of(durable)
         with Pipe(self._client) as pipe:
             try:
-                yield from self._stream(pipe, messages)
+                yield from self._stream(pipe, messages, replicas)
             except RedisUnavailable:
                 raise
             except PacelineError:
@@ -200,14 +233,16 @@ class Outbox:
                     pipe.drain()
                 raise
 
-    def _stream(self, pipe: Pipe, messages: Iterable[Message]) -> Iterator[Receipt | PacelineError]:
+    def _stream(
+        self, pipe: Pipe, messages: Iterable[Message], replicas: int
+    ) -> Iterator[Receipt | PacelineError]:
         under_way: deque[_Piece] = deque()
         for piece in _pieces(messages):
             if isinstance(piece, Exception):
                 while under_way:
                     yield from self._answers(pipe, under_way.popleft())
                 raise piece
-            under_way.append(self._put(pipe, piece))
+            under_way.append(self._put(pipe, piece, replicas))
             if len(under_way) > AHEAD:
                 yield from self._answers(pipe, under_way.popleft())
         while under_way:
@@ -231,7 +266,7 @@ class Outbox:
         polls.
         """
         end = None if timeout_s is None else time.monotonic() + timeout_s
-        with _translated():
+        with _translated(), self._looks:
             kinds = self._store(destination).event_kinds()
         if not kinds:
             return self._wait(destination, message_id, end, None, _POLL_MOST_S)
@@ -252,9 +287,10 @@ class Outbox:
         (an event may have been lost)."""
         pause = most_s if watched and most_s > _POLL_MOST_S else _POLL_FIRST_S
         while True:
-            status = self._status(destination, message_id, history=False)
-            if status.final or status.state in ("dead", "parked"):
-                return self._status(destination, message_id, history=True)
+            with self._looks:
+                status = self._status(destination, message_id, history=False)
+                if status.final or status.state in ("dead", "parked"):
+                    return self._status(destination, message_id, history=True)
             if watched and watched[0].refused:
                 watched, pause, most_s = None, _POLL_FIRST_S, _POLL_MOST_S
             left = pause if end is None else end - time.monotonic()
@@ -327,6 +363,23 @@ class Outbox:
             raise NotPossible("cancel", f"message {message_id!r} is {found.state}", mend)
         return word == "cancelled"
 
+    def campaign(self, destination: str, name: str) -> Campaign:
+        """Where a campaign's messages are, what became of the others, and when it will be done.
+        Looks at each live message, some 50,000 a second. Of one that nothing is known of
+        (``known``) all figures are 0. Raises InvalidMessage for what cannot be a name,
+        UnknownDestination, RedisUnavailable."""
+        store = self._known_store(destination)
+        with _translated():
+            return campaign_desk.look(store, check_label("campaign", name))
+
+    def cancel_campaign(self, destination: str, name: str) -> dict[str, int]:
+        """Cancels all of its messages that have not begun. How many by word: ``cancelled``; and of
+        those that are left ``begun`` (may be on the wire; not tried again), ``dead``, ``parked``.
+        Raises as ``campaign``; may be repeated, after RedisUnavailable too."""
+        store = self._known_store(destination)
+        with _translated():
+            return campaign_desk.cancel(store, check_label("campaign", name))
+
     def destinations(self) -> list[str]:
         """The names of all destinations known here."""
         with _translated():
@@ -344,9 +397,9 @@ class Outbox:
 
     # -- within -----------------------------------------------------------------------------
 
-    def _put(self, pipe: Pipe, messages: Sequence[Message]) -> _Piece:
+    def _put(self, pipe: Pipe, messages: Sequence[Message], replicas: int) -> _Piece:
         """Checks a piece and writes what is good of it, one command a destination."""
-        piece = _Piece([None] * len(messages), [], {})
+        piece = _Piece([None] * len(messages), [], {}, replicas)
         good: dict[str, list[int]] = {}
         for place, message in enumerate(messages):
             try:
@@ -364,8 +417,9 @@ class Outbox:
                 good.setdefault(message.destination, []).append(place)
         for destination, places in good.items():
             store, its = self._store(destination), [messages[place] for place in places]
+            fence = store.fence_commands(replicas, self._replica_timeout_s) if replicas else ()
             with _translated():
-                pipe.put(store.enqueue_command(its))
+                pipe.put(store.enqueue_command(its), *fence)
             piece.calls.append((store, places, its))
         return piece
 
@@ -375,13 +429,19 @@ class Outbox:
         answers, warnings = piece.answers, piece.warnings
         for store, places, messages in piece.calls:
             with _translated():
-                words = store.enqueue_answers(pipe.take(), messages)
+                reply, *fence = pipe.take() if piece.replicas else [pipe.take()]
+                words = store.enqueue_answers(reply, messages)
+                # What was handed over only after the library had been loaded came behind the fence.
+                behind = is_missing_function(reply)
+                found = store.fenced(fence) if fence and not behind else 0
             for place, message, word in zip(places, messages, words, strict=True):
-                answers[place] = (
-                    Receipt(message.id, word, warnings.get(place, ()))
-                    if isinstance(word, str)
-                    else word
-                )
+                if not isinstance(word, str):
+                    answers[place] = word
+                elif found < piece.replicas:
+                    wanted = piece.replicas
+                    answers[place] = NotReplicated(message.destination, message.id, wanted, found)
+                else:
+                    answers[place] = Receipt(message.id, word, warnings.get(place, ()))
         return (answer for answer in answers if answer is not None)
 
     def _profile_of(self, destination: str) -> tuple[str, int | None]:
@@ -411,6 +471,13 @@ class Outbox:
             store = self._stores[destination] = OutboxStore(self._client, check_name(destination))
         return store
 
+    def _known_store(self, destination: str) -> OutboxStore:
+        store = self._store(destination)
+        with _translated():
+            if store.intake_rules()[0] is None:
+                raise UnknownDestination(destination, self.destinations())
+        return store
+
     def _status(self, destination: str, message_id: str, *, history: bool) -> Status:
         store = self._store(destination)
         with _translated():
@@ -421,6 +488,7 @@ class Outbox:
                 raise UnknownMessage(destination, message_id)
             head, size, _, worker = found
             attempts = _history(store, message_id, head) if history else ()
+            paused = _is_paused(store, message_id, head)
         if isinstance(head, Ended):
             return Status(
                 id=message_id,
@@ -431,7 +499,7 @@ class Outbox:
                 provider_id=head.provider_id or None,
                 history=attempts,
             )
-        return _live_status(destination, message_id, head, size, worker, attempts)
+        return _live_status(destination, message_id, head, size, worker, attempts, paused)
 
 
 def _history(
@@ -442,6 +510,12 @@ def _history(
     if isinstance(head, Ended) or head.in_request:
         own = sorted(own + store.attempts(MARK + head.nonce), key=_when)
     return own
+
+
+def _is_paused(store: OutboxStore, message_id: str, head: Live | Ended) -> bool:
+    if isinstance(head, Ended) or head.state != "scheduled" or not head.campaign:
+        return False
+    return not head.in_request and store.is_held_back(message_id)
 
 
 def _when(attempt: Mapping[str, Any]) -> int:
@@ -455,6 +529,7 @@ def _live_status(
     size: int,
     worker: str,
     attempts: Sequence[Mapping[str, Any]],
+    paused: bool,
 ) -> Status:
     return Status(
         id=message_id,
@@ -462,7 +537,7 @@ def _live_status(
         state=head.state,
         final=False,
         accepted_at=head.at_us / 1e6,
-        due=head.due_us / 1e6 if head.state == "scheduled" else None,
+        due=head.due_us / 1e6 if head.state == "scheduled" and not paused else None,
         expires=head.expires_us / 1e6 if head.expires_us else None,
         priority=head.priority,
         tenant=head.tenant or None,
@@ -473,6 +548,7 @@ def _live_status(
         worker=worker or None,
         cancel_asked=head.cancel_asked,
         request=head.nonce if head.in_request else None,
+        paused=paused,
         history=attempts,
     )
 
@@ -480,11 +556,32 @@ def _live_status(
 @dataclass(frozen=True, slots=True)
 class _Piece:
     """``answers`` by place, None where not known yet; ``calls`` under way: whose, places, what;
-    ``warnings`` by place, where there are any."""
+    ``warnings`` by place, where there are any; ``replicas`` that are to have it, 0 for none."""
 
     answers: list[Receipt | PacelineError | None]
     calls: list[tuple[OutboxStore, list[int], list[Message]]]
     warnings: dict[int, tuple[str, ...]]
+    replicas: int
+
+
+def _replicas_of(durable: Durable) -> int:
+    if durable == "server":
+        return 0
+    if durable == "replica":
+        return 1
+    if isinstance(durable, bool) or not isinstance(durable, int) or durable < 0:
+        raise ValueError(f'durable is "server", "replica" or a number of replicas, not {durable!r}')
+    return durable
+
+
+def _replica_timeout_s(client: redis.Redis, asked_s: float | None) -> float:
+    socket_s = client.connection_pool.connection_kwargs.get("socket_timeout")
+    most_s = socket_s * _REPLICA_SHARE if socket_s else None
+    if asked_s is None:
+        return most_s or _REPLICA_TIMEOUT_S
+    if asked_s <= 0:
+        raise ValueError("replica_timeout_s must be above 0: WAIT 0 would wait for ever")
+    return asked_s if most_s is None else min(asked_s, most_s)
 
 
 def _pieces(messages: Iterable[Message]) -> Iterator[list[Message] | Exception]:
@@ -517,6 +614,12 @@ def _translating(events: Iterator[Event]) -> Iterator[Event]:
         yield from events
 
 
+def _takes_no_writes(error: redis.exceptions.ResponseError) -> bool:
+    """Redis answers, but takes nothing for the moment."""
+    of_role = (redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
+    return isinstance(error, of_role) or str(error).startswith(_NO_WRITES)
+
+
 class _translated:  # noqa: N801 - a context manager that reads like a word
     """redis-py's errors as ours."""
 
@@ -526,6 +629,12 @@ class _translated:  # noqa: N801 - a context manager that reads like a word
     def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
         if isinstance(error, (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)):
             raise RedisUnavailable(str(error)) from error
+        if isinstance(error, redis.exceptions.ResponseError) and _takes_no_writes(error):
+            raise RedisUnavailable(
+                f"it takes no writes now: {error}",
+                "It may be a replica since a fail-over, have too few replicas, or a full disk: "
+                "paceline doctor tells. Repeating with the same id is safe",
+            ) from error
         if isinstance(error, redis.exceptions.RedisError):
             raise PacelineError(
                 f"Redis refused: {error}", "Check its version (7 or later) and the user's rights"

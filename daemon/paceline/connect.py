@@ -6,7 +6,7 @@ what is known by the callers of the outbox.
 
 from __future__ import annotations
 
-from urllib.parse import urlsplit
+from urllib.parse import parse_qsl, unquote, urlsplit
 
 import redis
 from redis.backoff import ExponentialBackoff, NoBackoff
@@ -14,6 +14,17 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from paceline.errors import ConfigError, ConfigProblem
+from paceline.redis_url import tls_options
+
+#: Of another's text nothing is shown: it quotes what could not be read, which may be a password.
+_UNREADABLE = (
+    "its host, port or options cannot be read; in a password write %2F for /, %40 for @, "
+    "%23 for # and %3F for ?"
+)
+
+
+class _Unusable(ValueError):
+    """Its text is ours."""
 
 
 def connect(
@@ -25,14 +36,15 @@ def connect(
     repeats: int = 0,
 ) -> redis.Redis:
     """A client for ``redis://``, ``rediss://``, ``unix://``, or
-    ``sentinel+redis://host:26379,host:26379/service``.
+    ``sentinel+redis://host:26379,host:26379/service``. Over TLS the server's certificate is
+    verified, and its name, whatever the URL says (redis_url.py).
 
     ``repeats`` > 0 only where every command sent may be repeated (the producer's enqueue).
     ``name`` is what CLIENT LIST shows. Connects at the first command. Raises ConfigError for a
     URL that cannot be read.
     """
     backoff = ExponentialBackoff(cap=0.5, base=0.05) if repeats else NoBackoff()
-    options = {
+    options: dict[str, object] = {
         "decode_responses": False,
         "socket_timeout": timeout_s,
         "socket_connect_timeout": connect_timeout_s,
@@ -41,6 +53,7 @@ def connect(
         "client_name": name or None,
     }
     try:
+        options |= tls_options(url)
         if url.startswith("sentinel+"):
             return _through_sentinel(url, options)
         client: redis.Redis = redis.Redis.from_url(url, **options)
@@ -49,7 +62,7 @@ def connect(
             [
                 ConfigProblem(
                     "redis.url",
-                    str(error),
+                    str(error) if isinstance(error, _Unusable) else _UNREADABLE,
                     "Use redis://host:6379/0, rediss://, unix:// or sentinel+redis://",
                 )
             ]
@@ -60,23 +73,28 @@ def connect(
 def _through_sentinel(url: str, options: dict[str, object]) -> redis.Redis:
     # urlsplit cannot read several hosts' ports.
     scheme, _, rest = url.removeprefix("sentinel+").partition("://")
+    rest, _, query = rest.partition("?")
     authority, _, service = rest.partition("/")
     credentials, _, hosts = authority.rpartition("@")
     if scheme not in ("redis", "rediss") or not service:
-        raise ValueError("a Sentinel URL is sentinel+redis://host:26379,host:26379/service")
+        raise _Unusable("a Sentinel URL is sentinel+redis://host:26379,host:26379/service")
     pairs = []
     for host in hosts.split(","):
         parts = urlsplit(f"//{host}")
         pairs.append((parts.hostname or "", parts.port or 26379))
     user, _, password = credentials.rpartition(":")
+    # Of the query, the files of TLS; the Sentinels themselves are asked over TLS too.
+    tls: dict[str, object] = {}
+    if scheme == "rediss":
+        files = {name: value for name, value in parse_qsl(query) if name.startswith("ssl_")}
+        tls = {"ssl": True, **files, **tls_options(f"{scheme}://{rest}")}
     sentinel = Sentinel(  # type: ignore[no-untyped-call]
-        pairs, sentinel_kwargs={"socket_timeout": 1.0, "socket_connect_timeout": 1.0}
+        pairs, sentinel_kwargs={"socket_timeout": 1.0, "socket_connect_timeout": 1.0, **tls}
     )
     client: redis.Redis = sentinel.master_for(  # type: ignore[no-untyped-call]
         service,
-        username=user or None,
-        password=password or None,
-        ssl=scheme == "rediss",
-        **options,
+        username=unquote(user) or None,
+        password=unquote(password) or None,
+        **{**options, **tls},
     )
     return client

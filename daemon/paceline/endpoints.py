@@ -99,7 +99,7 @@ def decode_endpoint(json: bytes | None) -> Endpoint | None:
         return None
     try:
         return _DECODER.decode(json)
-    except (msgspec.ValidationError, msgspec.DecodeError):
+    except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
 
 

@@ -17,6 +17,7 @@
     ├── OutboxFull                 a limit of the outbox is reached; the message was not taken
     ├── Draining                   the destination takes no new messages at the moment
     ├── EndpointDisabled           its endpoint was given up, or switched off; it was not taken
+    ├── NotReplicated              it was taken; too few replicas said in time that they have it
     └── RedisUnavailable           Redis could not be reached, or not in time
 
 `str(error)` says what and where, then how to mend it. Every class can be pickled and copied.
@@ -39,6 +40,7 @@ __all__ = [
     "MessageTooLarge",
     "MissingExtra",
     "NotPossible",
+    "NotReplicated",
     "OutboxFull",
     "PacelineError",
     "PayloadError",
@@ -46,6 +48,9 @@ __all__ = [
     "UnknownDestination",
     "UnknownMessage",
 ]
+
+
+_MOST_SHOWN = 500
 
 
 class PacelineError(Exception):
@@ -75,6 +80,13 @@ def _restore(cls: type[PacelineError], args: tuple[Any, ...], state: dict[str, A
     return error
 
 
+def _shown(text: str) -> str:
+    """On one line, and not too long: names of fields, and words about them, may be anybody's."""
+    if len(text) > _MOST_SHOWN:
+        text = text[: _MOST_SHOWN - 1] + "…"
+    return text if text.isprintable() else "".join(c if c.isprintable() else "?" for c in text)
+
+
 @dataclass(frozen=True, slots=True)
 class ConfigProblem:
     """One thing wrong in the configuration: the dotted key, what is wrong, how to mend it."""
@@ -84,7 +96,8 @@ class ConfigProblem:
     mend: str = ""
 
     def __str__(self) -> str:
-        line = f"{self.key}: {self.problem}" if self.key else self.problem
+        key, problem = _shown(self.key), _shown(self.problem)
+        line = f"{key}: {problem}" if key else problem
         return f"{line}. {self.mend}" if self.mend else line
 
 
@@ -134,8 +147,12 @@ class InvalidMessage(PacelineError):
     def __init__(
         self, field: str, problem: str, mend: str = "", *, line: int | None = None
     ) -> None:
-        where = field if line is None else f"line {line}: {field}"
-        super().__init__(f"{where}: {problem}" if field else f"{where}{problem}", mend)
+        shown = _shown(field)
+        where = shown if line is None else f"line {line}: {shown}"
+        problem_shown = _shown(problem)
+        super().__init__(
+            f"{where}: {problem_shown}" if field else f"{where}{problem_shown}", _shown(mend)
+        )
         self.field = field
         self.problem = problem
         self.line = line
@@ -213,15 +230,17 @@ class NotPossible(PacelineError):
 
 
 class OutboxFull(PacelineError):
-    """A limit of the outbox is reached. The message was not taken: send it again later."""
+    """A limit of the outbox, or of its Redis, is reached. The message was not taken: send it again,
+    after about `retry_after_s` seconds."""
 
-    def __init__(self, destination: str, limit: str) -> None:
+    def __init__(self, destination: str, limit: str, retry_after_s: int = 5) -> None:
         super().__init__(
             f"the outbox of {destination!r} is full ({limit}); the message was not taken",
-            "Wait until messages have been sent, or raise the limit",
+            f"Try again in about {retry_after_s} s, or raise the limit",
         )
         self.destination = destination
         self.limit = limit
+        self.retry_after_s = retry_after_s
 
 
 class Draining(PacelineError):
@@ -248,6 +267,23 @@ class EndpointDisabled(PacelineError):
         self.destination = destination
         self.endpoint = endpoint
         self.why = why
+
+
+class NotReplicated(PacelineError):
+    """The message **was taken** and will be sent, but of ``wanted`` replicas only ``found`` have
+    said in time that they have it too: a fail-over at this moment may lose it."""
+
+    def __init__(self, destination: str, message_id: str, wanted: int, found: int) -> None:
+        super().__init__(
+            f"message {message_id!r} of {destination!r} was taken, but only {found} of {wanted} "
+            "replicas have said in time that they have it",
+            "Send it again with the same id and payload, which is safe, until this is not raised; "
+            "see that the replicas run and keep up (paceline doctor)",
+        )
+        self.destination = destination
+        self.message_id = message_id
+        self.wanted = wanted
+        self.found = found
 
 
 class RedisUnavailable(PacelineError):

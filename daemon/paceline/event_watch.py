@@ -12,6 +12,7 @@ from redis.exceptions import NoPermissionError, RedisError
 
 from paceline import keys
 from paceline.event_reader import last_entry, slice_ms
+from paceline.scripts import own_connection
 
 _PIECE = 1000
 #: After a read that failed.
@@ -73,7 +74,7 @@ class EventWatch:
     def _read(self, after: str) -> None:
         """Reads on from an entry as long as anybody waits; what fails is tried again from there."""
         # Not one of the pool, which may be small and in use.
-        connection: Any = self._client.connection_pool.make_connection()
+        connection = own_connection(self._client)
         block_ms = slice_ms(self._client)
         rest = threading.Event()
         try:

@@ -67,7 +67,7 @@ def decode_entry(destination: str, entry: bytes, fields: Mapping[bytes, bytes]) 
         }
         first = int(told["seq"])
         return [Event(id=i, seq=first + n, **shared) for n, i in enumerate(told["ids"].split())]
-    except (KeyError, ValueError):
+    except (KeyError, ValueError, OverflowError):
         # Somebody else's, by XADD: it must not stop the readers for ever.
         return []
 

@@ -6,6 +6,7 @@ that share them), ``paceline_enqueue_many``, and ``paceline_enqueue``, which eve
 
 from __future__ import annotations
 
+import re
 from collections.abc import Sequence
 from typing import Any, Literal
 
@@ -26,6 +27,10 @@ from paceline.message import Message
 
 _json = msgspec.json.encode
 
+
+_SECONDS = re.compile(r"in about (\d+) s$")
+#: When to try again where the answer does not tell, in seconds.
+_SOON_S, _NO_MEMORY_S = 5, 30
 
 #: What becomes of a message: "new", "already", or the error that refused it.
 Answer = Literal["new", "already"] | PacelineError
@@ -123,7 +128,7 @@ def is_missing_function(reply: Any) -> bool:
 def refusal(error: ResponseError, message: Message) -> PacelineError:
     """The function's error reply as ours. Raises any other as it is."""
     if isinstance(error, OutOfMemoryError):
-        return OutboxFull(message.destination, "Redis has no memory left")
+        return OutboxFull(message.destination, "Redis has no memory left", _NO_MEMORY_S)
     code, _, text = str(error).partition(" ")
     field, _, problem = text.partition(": ")
     if code == "PLINVALID":
@@ -136,7 +141,10 @@ def refusal(error: ResponseError, message: Message) -> PacelineError:
     if code == "PLCONFLICT":
         return DuplicateConflict(message.destination, message.id)
     if code == "PLFULL":
-        return OutboxFull(message.destination, problem.partition(";")[0])
+        reached, _, when = problem.partition("; ")
+        seconds = _SECONDS.search(when)
+        # A library of before version 6 does not say.
+        return OutboxFull(message.destination, reached, int(seconds[1]) if seconds else _SOON_S)
     if code == "PLDRAINING":
         return Draining(message.destination)
     if code == "PLDISABLED":

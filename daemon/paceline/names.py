@@ -18,6 +18,10 @@ LANES: tuple[Lane, ...] = ("high", "any")
 JOB_FUNCTION = "paceline_workers.jobs.take_batch"
 
 
+#: How long an invitation may stand unanswered, before its place is free again.
+INVITATION_LEASE_S = 10.0
+
+
 def queue_name(destination: str, lane: Lane) -> str:
     """RQ queue of a lane: "high" brings high-priority messages only, "any" whatever is next.
 

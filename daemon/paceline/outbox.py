@@ -20,23 +20,33 @@ raises them; refusals of the scripts become PacelineError.
 from __future__ import annotations
 
 import json
+import math
 import secrets
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from types import MappingProxyType
 from typing import Any, Literal
 
 import redis
-from redis.exceptions import ResponseError
+from redis.exceptions import NoPermissionError, ResponseError
 
 from paceline import intake, keys, merged, scripts
-from paceline.answers import Leased, Permit, RateInForce, Released, Settlement, Share, Taken
-from paceline.census import Census, decode_census
+from paceline.answers import (
+    Invitation,
+    Leased,
+    Permit,
+    RateInForce,
+    Released,
+    Settlement,
+    Share,
+    Taken,
+)
+from paceline.census import END_TERMS, IN_TERMS, Census, decode_census
 from paceline.errors import PacelineError, UnknownDestination
 from paceline.event_batches import Forwarding, forwarding_of
 from paceline.events import kinds_in_force
 from paceline.leases import is_held, leased_of, permit_of, settle_arguments
 from paceline.message import Message
-from paceline.names import Lane
+from paceline.names import INVITATION_LEASE_S, Lane
 from paceline.records import Ended, Live, decode
 
 #: Payloads are fetched in pieces of at most this many bytes, so that one reply stays small.
@@ -104,6 +114,26 @@ class OutboxStore:
         found = intake.answers(reply, messages)
         return self._enqueue_anyhow(messages) if found is None else found
 
+    def fence_commands(self, replicas: int, timeout_s: float) -> tuple[intake.Command, ...]:
+        """To be sent behind ``enqueue_command`` in one write, on one connection: their replies tell
+        whether the replicas have it (``is_fenced``).
+
+        WAIT speaks of what its own connection wrote last, and answers for one that wrote nothing as
+        if all were there. An enqueue that is repeated may write nothing: so a write of ours goes
+        before it.
+        """
+        count = ("HINCRBY", self._key("n"), "fences", 1)
+        return count, ("WAIT", replicas, round(timeout_s * 1e3))
+
+    @staticmethod
+    def fenced(replies: Sequence[Any]) -> int:
+        """How many replicas have what was written before these replies; 0 where nobody can tell.
+        Raises WAIT's own error."""
+        counted, waited = replies
+        if isinstance(waited, ResponseError):
+            raise waited
+        return 0 if isinstance(counted, ResponseError) else int(waited)
+
     def _enqueue_anyhow(self, messages: Sequence[Message]) -> list[intake.Answer]:
         refused: ResponseError | None = None
         try:
@@ -168,11 +198,36 @@ class OutboxStore:
         Returns how many records went."""
         return int(self._run("sweep", most))
 
+    def press(
+        self,
+        word: Literal["open", "shut", "keep"],
+        holds_s: float,
+        retry_s: int,
+        why: str,
+        limits: tuple[int, int, int, int] | None,
+    ) -> bool:
+        """What intake is to go by: whether Redis has memory (see ``lua/press.lua``), and the limits
+        of all destinations together: (messages, bytes, messages of the others, bytes of the
+        others). Returns whether intake is shut now."""
+        in_all = "" if limits is None else " ".join(map(str, limits))
+        return bool(self._run("press", word, _us(holds_s), retry_s, why, in_all))
+
     def reap(self, run_id: str, daemon: str, most: int = 500) -> tuple[str, int, int]:
         """("terms", batches given a full term, 0) or ("reaped", back to place, ambiguous)."""
         reply = self._run("reap", run_id, daemon, most)
         numbers = [int(n) for n in reply[1:]] + [0]
         return _text(reply[0]), numbers[0], numbers[1]
+
+    def totals(self) -> tuple[int, int]:
+        """(accepted, sent) from the beginning: they never fall, unless Redis loses data."""
+        values: Any = self.client.hmget(self._key("n"), ["accepted", "sent"])
+        return int(values[0] or 0), int(values[1] or 0)
+
+    def lose(self, run_id: str, accepted: int, sent: int) -> tuple[int, int]:
+        """Redis has less than these totals, which were seen before. Counts what is missing, once
+        for each run of Redis; returns (accepted, sent) forgotten, at least."""
+        reply = self._run("loss", run_id, accepted, sent)
+        return int(reply[0]), int(reply[1])
 
     def wait_for_work(self, timeout_s: float) -> bool:
         """Blocks until an idle destination got a message, or the time is over."""
@@ -218,6 +273,14 @@ class OutboxStore:
         return forwarding_of(self._run("forward", "done", cursor, upto, entry, missed))
 
     # -- the worker's side ------------------------------------------------------------------
+
+    def unanswered(self, age_s: float) -> Invitation | None:
+        """An invitation that was released at least so long ago, and nobody has answered."""
+        reply = self._run("unanswered", _us(age_s), _us(INVITATION_LEASE_S))
+        if not reply:
+            return None
+        lane: Lane = "high" if _text(reply[1]) == "high" else "any"
+        return Invitation(_text(reply[0]), lane, int(reply[2]))
 
     def take(self, worker: str, nonce: str, count: int, lane: Lane, invitation: str = "") -> Taken:
         """ready -> leased. Repeated with the same nonce it returns the same batch."""
@@ -271,12 +334,13 @@ class OutboxStore:
         *,
         priority: str,
         tenant: str = "",
+        campaign: str = "",
         batches: Mapping[str, int] = MappingProxyType({}),
     ) -> set[str] | None:
         """Messages that this worker holds -> one merged request, held by it under a lease of its
         own, whose nonce is its id (16 characters). ``body`` is kept until it settles. All members
-        are of one ``priority`` and ``tenant``. ``batches``: how many were taken under each nonce,
-        where that is known: a batch that goes in whole costs less. May be repeated.
+        are of one ``priority``, ``tenant`` and ``campaign``. ``batches``: how many were taken under
+        each nonce, where that is known: a batch that goes in whole costs less. May be repeated.
 
         Returns None, or the ids that are not this worker's any more: then nothing was frozen.
         """
@@ -284,7 +348,7 @@ class OutboxStore:
         reply = self._run(
             "freeze", worker, request_id, body, PRIORITY_DIGITS[priority], tenant, packed.tries,
             packed.place, packed.expires, packed.count, packed.head,
-            int(packed.held), *packed.members,
+            int(packed.held), campaign, *packed.members,
         )  # fmt: skip
         return None if _text(reply[0]) == "frozen" else {_text(i) for i in reply[1:]}
 
@@ -343,7 +407,7 @@ class OutboxStore:
 
     def settle(self, settlements: Sequence[Settlement]) -> list[str]:
         """leased -> where each outcome says. May be repeated: then nothing moves. One word each:
-        ok, repeat, late, won, duplicate, gone."""
+        ok, repeat, late, won, duplicate, gone, recalled."""
         return [_text(word) for word in self._run("settle", *settle_arguments(settlements))]
 
     def renew(self, nonces: Sequence[str]) -> set[str]:
@@ -380,6 +444,39 @@ class OutboxStore:
     def attest(self, ids: Sequence[str]) -> list[str]:
         """Parked -> sent: sent, not-parked or unknown, one an id."""
         return self._words("attest", ids)
+
+    def pause_campaign(self, campaign: str, *, why: str = "", who: str = "") -> tuple[bool, int]:
+        """Nothing new of it begins from now on; what waits follows in steps (``walk_campaigns``).
+        Returns (whether it was not paused before, live messages)."""
+        return self._hand_on(campaign, "pause", why, who)
+
+    def resume_campaign(self, campaign: str, *, who: str = "") -> tuple[bool, int]:
+        """What waits returns to its places, in steps (``walk_campaigns``). Returns (whether it was
+        paused, live messages)."""
+        return self._hand_on(campaign, "resume", "", who)
+
+    def _hand_on(self, campaign: str, op: str, why: str, who: str) -> tuple[bool, int]:
+        changed, live = self._run("campaign", op, campaign, why, who)
+        return bool(changed), int(live)
+
+    def walk_campaigns(self, most: int = 200) -> tuple[int, int]:
+        """One step of what pausing and resuming began; the scheduler does the same. Returns
+        (messages looked at, campaigns that are still under way)."""
+        looked, left = self._run("campaign", "walk", most)
+        return int(looked), int(left)
+
+    def cancel_of_campaign(self, campaign: str, ids: Sequence[str]) -> list[str]:
+        """As ``cancel``, those of the campaign; "other" for one that is not of it."""
+        return [_text(word) for word in self._run("cancel_campaign", campaign, *ids)] if ids else []
+
+    def survey(self, campaign: str, ids: Sequence[str]) -> dict[str, int]:
+        """How many of these messages of a campaign are in which state (``lua/survey.lua``)."""
+        flat = scripts.run(self.client, "survey", self.tag, (campaign, *ids))
+        return {_text(name): int(n) for name, n in zip(flat[::2], flat[1::2], strict=True)}
+
+    def is_held_back(self, message_id: str) -> bool:
+        """Whether a scheduled message waits with its campaign, which is paused."""
+        return self.client.zscore(self._key("s"), message_id) == math.inf
 
     def _words(self, script: str, ids: Sequence[str]) -> list[str]:
         return [_text(word) for word in self._run(script, *ids)] if ids else []
@@ -421,7 +518,7 @@ class OutboxStore:
         flat = [item for pair in numbers.items() for item in pair]
         mode = "keep" if keep else int(force)
         reply = self._run("config", digest, json.dumps(public), mode, *flat)
-        self.client.sadd(keys.DESTINATIONS, self.destination)
+        scripts.run(self.client, "announce", keys.DESTINATIONS, [self.destination])
         return _text(reply[0]), int(reply[1]), _text(reply[2]) if len(reply) > 2 else ""
 
     def config_in_force(self) -> tuple[str, str]:
@@ -435,6 +532,11 @@ class OutboxStore:
         if public is None or limit is None:
             return None, None
         return str(json.loads(public)["provider"]), int(limit)
+
+    def redacted(self) -> tuple[str, ...]:
+        """The pointers to fields of payloads that nobody is shown."""
+        _, public = self.config_in_force()
+        return tuple(json.loads(public).get("redact", ())) if public else ()
 
     def event_kinds(self) -> frozenset[str]:
         """The kinds of events that are written; none where they are off. Raises UnknownDestination
@@ -459,7 +561,7 @@ class OutboxStore:
 
     def look(self, ids: Sequence[str]) -> list[tuple[Live | Ended, int, bool, str] | None]:
         """For each id: (its head, payload bytes, in its container, worker holding it), or None."""
-        replies = scripts.run(self.client, "inspect", self.tag, list(ids))
+        replies = scripts.run_reading(self.client, "inspect", self.tag, list(ids))
         found: list[tuple[Live | Ended, int, bool, str] | None] = []
         for reply in replies:
             if isinstance(reply, (bytes, str)):
@@ -500,6 +602,25 @@ def new_nonce() -> str:
 def known_destinations(client: redis.Redis) -> list[str]:
     """The names of all destinations ever published on this Redis."""
     return sorted(_text(name) for name in client.smembers(keys.DESTINATIONS))
+
+
+def held_by_all(client: redis.Redis) -> dict[str, tuple[int, int]]:
+    """Of each destination of this Redis: how many messages have not ended, and their bytes; (0, 0)
+    where somebody overwrote its counters. Raises RedisError."""
+    names = known_destinations(client)
+    pipe: Any = client.pipeline(transaction=False)
+    for name in names:
+        pipe.hmget(keys.key(name, "n"), *IN_TERMS, *END_TERMS, "bytes")
+    found = {}
+    for name, values in zip(names, pipe.execute(raise_on_error=False), strict=True):
+        if isinstance(values, NoPermissionError):
+            raise values
+        if isinstance(values, ResponseError):
+            values = []
+        n = [int(v) if v and v.lstrip(b"-").isdigit() else 0 for v in values] or [0] * 8
+        ins = len(IN_TERMS)
+        found[name] = (sum(n[:ins]) - sum(n[ins:-1]), n[-1])
+    return found
 
 
 def _us(seconds: float) -> int:

@@ -59,10 +59,12 @@ class Reaper:
         self._dead_here = dead_here
         self._turn = 0
         self._changes = Changes()
+        self._seen: tuple[int, int] | None = None
 
     def run_once(self) -> Reaped:
         """One turn. Raises RedisError."""
         run_id = self._pinned.current_run_id()
+        self._look_for_loss(run_id)
         word, first, ambiguous = self._store.reap(run_id, self._daemon)
         buried = 0
         self._sweep()
@@ -79,6 +81,19 @@ class Reaper:
             )
         terms = word == "terms"
         return Reaped(first if terms else 0, 0 if terms else first, ambiguous, buried)
+
+    def _look_for_loss(self, run_id: str) -> None:
+        totals, seen = self._store.totals(), self._seen
+        if seen is not None and (totals[0] < seen[0] or totals[1] < seen[1]):
+            accepted, sent = self._store.lose(run_id, *seen)
+            log.error(
+                "Redis has lost data: at least %d accepted messages and %d outcomes that it had "
+                "are gone; docs/durability.md tells what to do",
+                accepted,
+                sent,
+                extra=self._about("redis_loss"),
+            )
+        self._seen = totals
 
     def _sweep(self) -> None:
         for _ in range(_MOST_SWEEPS):

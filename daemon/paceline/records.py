@@ -30,6 +30,8 @@ PRIORITIES = {b"0": "high", b"1": "normal", b"2": "bulk"}
 
 _HEADER = struct.Struct(">ccHH16sccddddBBH")
 _RECORD = struct.Struct(">cc16sd20s")
+# No header of ours has such a place or moment, and what is not finite is no number for anybody.
+_NEVER_US = 1e17
 
 
 class Live(msgspec.Struct, frozen=True, kw_only=True):
@@ -69,8 +71,18 @@ class Ended:
 
 def decode(value: bytes) -> Live | Ended:
     """Decodes a message's string or its record. Raises ValueError when it is neither."""
+    try:
+        return _decode(value)
+    except OverflowError as error:
+        # An infinity where a time or a place is due: no script has written that.
+        raise ValueError("neither a message nor a record") from error
+
+
+def _decode(value: bytes) -> Live | Ended:
     if value[:1] == b"p" and len(value) >= _RECORD.size and value[1:2] in ENDS:
         _, state, nonce, at, sha = _RECORD.unpack_from(value)
+        if not 0 <= at < _NEVER_US:
+            raise ValueError("a record of no time")
         return Ended(
             state=ENDS[state],
             nonce=nonce.decode("latin-1"),
@@ -83,6 +95,8 @@ def decode(value: bytes) -> Live | Ended:
         raise ValueError("neither a message nor a record")
     (_, state, attempts, tries, nonce, priority, flag, seq, at, expires, due, tenant_len,
      campaign_len, other_len) = _HEADER.unpack_from(value)  # fmt: skip
+    if not all(0 <= number < _NEVER_US for number in (seq, at, expires, due)):
+        raise ValueError("a message of no place or time")
     tenant_end = _HEADER.size + tenant_len
     campaign_end = tenant_end + campaign_len
     return Live(

@@ -6,24 +6,33 @@ release no more than one.
 What waits for a worker is not handed out early. An invitation says how many, not which; the window
 is never further ahead than two batches a live worker or one second of the rate, and without a live
 worker nothing is released at all.
+
+RQ only carries invitations; they are counted in the outbox. One that RQ refuses to carry (a full
+Redis lets nothing be added to a queue) stands there all the same, and a worker that no job reaches
+looks for it (``unanswered.lua``).
 """
 
 from __future__ import annotations
 
+import logging
 import secrets
+import time
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Protocol
 
-from paceline.names import Lane
+from redis.exceptions import ResponseError
+
+from paceline.names import INVITATION_LEASE_S, Lane
 from paceline.outbox import OutboxStore
 
-#: How long RQ may take to bring an invitation to a worker, before its place is free again.
-INVITATION_LEASE_S = 10.0
 _MOST = 500
 #: How soon to look again: when enough is out already (a worker will take), when nothing waits
 #: (a message wakes us earlier), when the destination is closed or has no worker.
 _COVERED_S, _WINDOW_S, _IDLE_S, _CLOSED_S = 0.02, 0.05, 1.0, 0.25
+_REMIND_S = 30.0
+
+log = logging.getLogger("paceline.scheduler")
 
 
 class Inviter(Protocol):
@@ -54,11 +63,14 @@ class Scheduler:
         batch: int,
         *,
         new_id: Callable[[], str] = lambda: secrets.token_hex(8),
+        monotonic_s: Callable[[], float] = time.monotonic,
     ) -> None:
         self._store = store
         self._inviter = inviter
         self._batch = batch
         self._new_id = new_id
+        self._monotonic_s = monotonic_s
+        self._refused_s: float | None = None
 
     def run_once(self) -> Turn:
         """One turn. Raises RedisError."""
@@ -88,8 +100,28 @@ class Scheduler:
             if not released.count:
                 return total, released.why, released.retry_s
             # A crash here loses the job but not the place: the invitation's lease frees it.
-            self._inviter.invite(invitation, released.count, lane, INVITATION_LEASE_S)
+            self._invite(invitation, released.count, lane)
             total += released.count
+
+    def _invite(self, invitation: str, count: int, lane: Lane) -> None:
+        try:
+            self._inviter.invite(invitation, count, lane, INVITATION_LEASE_S)
+        except ResponseError as error:
+            now_s = self._monotonic_s()
+            if self._refused_s is None or now_s - self._refused_s >= _REMIND_S:
+                self._refused_s = now_s
+                log.warning(
+                    "RQ cannot carry invitations: %s; workers look for them themselves",
+                    error,
+                    extra=self._about("invitations_refused", type(error).__name__),
+                )
+            return
+        if self._refused_s is not None:
+            self._refused_s = None
+            log.info("RQ carries invitations again", extra=self._about("invitations_carried"))
+
+    def _about(self, event: str, cause: str | None = None) -> dict[str, str | None]:
+        return {"event": event, "cause": cause, "destination": self._store.destination}
 
     def wait(self, turn: Turn) -> None:
         """Until the next turn is wanted, or an idle destination got a message."""

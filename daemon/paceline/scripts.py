@@ -21,11 +21,22 @@ Argument = str | bytes | int | float
 
 #: Texts that scripts share, each put in the place of its ``--@name`` line; the first may hold
 #: others.
-PARTS = ("lib", "events", "endpoints", "merged", "health", "tenants", "bucket")
+PARTS = (
+    "lib",
+    "events",
+    "campaigns",
+    "endpoints",
+    "merged",
+    "health",
+    "tenants",
+    "bucket",
+    "walk",
+    "cancelling",
+)
 
 #: The function library's version: a daemon loads its own where the one present is lower, never
 #: where it is higher (an older daemon in a rolling upgrade must not take a newer one back).
-LIBRARY_VERSION = 5
+LIBRARY_VERSION = 6
 
 
 @cache
@@ -73,6 +84,15 @@ def run(
         return caller.execute_command("EVAL", source(name), *rest)
 
 
+def run_reading(caller: Caller, name: str, tag: str, arguments: Sequence[Argument]) -> Any:
+    """As ``run``, for a script that writes nothing: who may only read may run it."""
+    rest = (1, tag, *arguments)
+    try:
+        return caller.execute_command("EVALSHA_RO", sha1(name), *rest)
+    except NoScriptError:
+        return caller.execute_command("EVAL_RO", source(name), *rest)
+
+
 def run_together(
     pinned: Pinned, tag: str, calls: Sequence[tuple[str, Sequence[Argument]]]
 ) -> list[Any]:
@@ -108,6 +128,16 @@ def load_library(client: Caller) -> bool:
     return True
 
 
+def own_connection(client: redis.Redis) -> Any:
+    """A connection like those of the client's pool, and none of them; not connected yet.
+
+    The pool's ``make_connection`` counts what it made against its limit (100 in redis-py 8), and
+    never hears that it is gone.
+    """
+    pool: Any = client.connection_pool
+    return pool.connection_class(**pool.connection_kwargs)
+
+
 class Pinned:
     """One connection of its own, which never reconnects under a command.
 
@@ -119,7 +149,7 @@ class Pinned:
     """
 
     def __init__(self, client: redis.Redis) -> None:
-        self._connection: Any = client.connection_pool.make_connection()
+        self._connection = own_connection(client)
         self.run_id = ""
 
     def ready(self) -> str:

@@ -12,6 +12,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any, Literal
 
 import redis
+from redis.exceptions import OutOfMemoryError
 
 from paceline.dispatch import Dispatcher
 from paceline.errors import ConfigMismatch
@@ -19,6 +20,7 @@ from paceline.event_forwarder import EventForwarder, Forwarded
 from paceline.lifecycle import Loop
 from paceline.mover import Moved, Mover
 from paceline.outbox import OutboxStore
+from paceline.pressure import Limits
 from paceline.reaper import Reaped, Reaper
 from paceline.reloading import changed, check_destination
 from paceline.scheduler import Scheduler, Turn
@@ -26,6 +28,7 @@ from paceline.scripts import Pinned, load_library
 from paceline.settings import Destination, Events
 from paceline.shared_config import confirm, publish, republish
 from paceline.standing import Standing
+from paceline.watch_intake import IntakeWatch
 
 if TYPE_CHECKING:
     from paceline.exporter.service import Exporter
@@ -38,6 +41,7 @@ MOVE_EVERY_S = 1.0
 #: long, they are taken out this often.
 PURGE_EVERY_S = 30.0
 _JOIN_S = 8.0
+NO_LIMITS = Limits()
 
 log = logging.getLogger("paceline.daemon")
 
@@ -46,7 +50,7 @@ class DaemonService:
     """Runs parts of the daemon for all destinations until stopped.
 
     ``client`` is this process's own; it must not repeat commands. ``exporter`` is started and
-    stopped with the rest; None for none.
+    stopped with the rest; None for none. ``limits`` are of all destinations of this Redis together.
     """
 
     def __init__(
@@ -55,11 +59,13 @@ class DaemonService:
         destinations: Sequence[Destination],
         parts: Sequence[Part] = ("scheduler", "reaper"),
         exporter: Exporter | None = None,
+        limits: Limits = NO_LIMITS,
     ) -> None:
         self._client = client
         self._destinations = destinations
         self._parts = parts
         self._exporter = exporter
+        self._limits = limits
         self._name = f"{socket.gethostname()}-{os.getpid()}-{secrets.token_hex(3)}"
         self.stopping = threading.Event()
         #: Ends the loops that run now: all of them at the end, or to be made anew.
@@ -67,6 +73,7 @@ class DaemonService:
         self._loops: list[Loop[Any]] = []
         self._started: Sequence[Loop[Any]] | None = None
         self._changing = threading.Lock()
+        self._unloaded = False
 
     def expose(self) -> None:
         """Starts the exporter, before all else: it can tell that Redis is not there yet.
@@ -81,7 +88,7 @@ class DaemonService:
 
         Raises ConfigMismatch, RedisError.
         """
-        load_library(self._client)
+        self._load_library()
         for destination in self._destinations:
             publish(self._store(destination), destination)
         with self._changing:
@@ -89,7 +96,7 @@ class DaemonService:
         names = ", ".join(d.name for d in self._destinations)
         log.info("%s of %s started", " and ".join(self._parts), names, extra={"event": "started"})
 
-    def reload(self, destinations: Sequence[Destination]) -> str:
+    def reload(self, destinations: Sequence[Destination], limits: Limits | None = None) -> str:
         """Goes on with these instead: publishes what changed, and makes the loops anew. Leases,
         workers and messages do not notice. Returns what changed, in words.
 
@@ -109,6 +116,9 @@ class DaemonService:
                 elif keys := changed(before[name], destination):
                     republish(self._store(destination), before[name], destination)
                     said.append(f"{name}: {', '.join(keys)}")
+            if limits is not None and limits != self._limits:
+                self._limits = limits
+                said.append("limits of [redis]")
             if said and not self.stopping.is_set():
                 self._stop_loops()
                 self._destinations = list(destinations)
@@ -140,6 +150,18 @@ class DaemonService:
         except redis.exceptions.RedisError as error:
             log.info("not signed off, which expires by itself: %s", error)
 
+    def _load_library(self) -> None:
+        """A full Redis takes no functions; intake waits for that, the rest does not."""
+        try:
+            load_library(self._client)
+        except OutOfMemoryError as error:
+            if not self._unloaded:
+                self._unloaded = True
+                extra = {"event": "library_refused", "cause": "OutOfMemoryError"}
+                log.warning("intake's functions cannot be loaded: %s", error, extra=extra)
+        else:
+            self._unloaded = False
+
     def _store(self, destination: Destination) -> OutboxStore:
         return OutboxStore(self._client, destination.name)
 
@@ -156,6 +178,8 @@ class DaemonService:
                     self._loops.append(self._forwarder_loop(store, destination.events))
             if "reaper" in self._parts:
                 self._loops.append(self._reaper_loop(store, destination))
+        if "reaper" in self._parts:
+            self._loops.append(self._intake_loop())
         for loop in self._loops:
             loop.start()
         self._started = self._loops
@@ -202,6 +226,16 @@ class DaemonService:
 
         return Loop(f"forwarder-{store.destination}", forwarder.run_once, rest, halt)
 
+    def _intake_loop(self) -> Loop[Any]:
+        stores = [self._store(destination) for destination in self._destinations]
+        watch = IntakeWatch(self._client, stores, self._limits)
+        halt = self._halt
+
+        def rest(_: bool) -> None:
+            halt.wait(REAP_EVERY_S)
+
+        return Loop("intake", watch.run_once, rest, halt)
+
     def _reaper_loop(self, store: OutboxStore, destination: Destination) -> Loop[Any]:
         reaper = Reaper(store, Pinned(self._client), self._name)
         standing = Standing(log, time.monotonic)
@@ -209,7 +243,7 @@ class DaemonService:
 
         def step() -> Reaped:
             # A Redis that came back empty knows neither configuration nor functions.
-            load_library(self._client)
+            self._load_library()
             try:
                 confirm(store, destination)
             except ConfigMismatch as error:

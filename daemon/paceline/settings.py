@@ -32,6 +32,7 @@ import msgspec
 
 from paceline.backoff import DEFAULT_POLICY, RetryPolicy
 from paceline.listen import DEFAULT_LISTEN, Listen
+from paceline.pressure import Limits
 from paceline.secrets_ import Secret
 
 __all__ = [
@@ -57,10 +58,20 @@ LEAST_LEASE_S = 2.0
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RedisSettings:
-    """url: where Redis is, None for the embedded server; appendfsync: of the embedded server."""
+    """url: where Redis is, None for the embedded server; appendfsync: of the embedded server;
+    limits: what all destinations together may put there.
+
+    The others are put into the URL when a process starts (redis_url.py).
+    """
 
     url: str | None = field(default=None, repr=False)
+    username: str | None = None
+    password: Secret | None = None
+    ca_file: str | None = None
+    cert_file: str | None = None
+    key_file: str | None = None
     appendfsync: Literal["always", "everysec"] = "always"
+    limits: Limits = field(default=Limits())
 
     @property
     def shown_url(self) -> str:
@@ -257,6 +268,7 @@ class Destination:
     guard: Literal["off", "public"] = "off"
     guard_allow: tuple[str, ...] = ()
     gzip_from_bytes: int = 0
+    redact: tuple[str, ...] = ()
     method: str = "POST"
     body: Literal["json", "form"] = "json"
     success: SuccessRule = DEFAULT_SUCCESS
@@ -334,6 +346,7 @@ class Destination:
             "guard": self.guard,
             "guard_allow": list(self.guard_allow),
             "gzip_from_bytes": self.gzip_from_bytes,
+            "redact": list(self.redact),
             "method": self.method,
             "body": self.body,
             "success": {**asdict(self.success), "statuses": list(self.success.statuses)},

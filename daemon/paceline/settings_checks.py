@@ -8,8 +8,8 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Mapping
-from dataclasses import replace
+from collections.abc import Mapping, Sequence
+from dataclasses import fields, replace
 from types import MappingProxyType
 from typing import Any
 
@@ -17,6 +17,8 @@ from paceline.backoff import DEFAULT_POLICY, POLICIES, RetryPolicy
 from paceline.errors import ConfigProblem, InvalidMessage
 from paceline.listen import parse_listen
 from paceline.message import check_name
+from paceline.pressure import Limits
+from paceline.redaction import pointer_problem
 from paceline.secrets_ import Secret
 from paceline.settings import (
     LEAST_LEASE_S,
@@ -109,6 +111,8 @@ def settings_from(document: Mapping[str, Any], problems: _Problems) -> Settings 
 
 def _redis(table: Any, problems: _Problems) -> RedisSettings:
     values = read_table(table, REDIS, "redis", problems)
+    if "password" in values:
+        values["password"] = secret_from("redis.password", values["password"], problems)
     url = values.get("url")
     if url is not None:
         scheme, separator, rest = url.partition("://")
@@ -130,7 +134,9 @@ def _redis(table: Any, problems: _Problems) -> RedisSettings:
                     "Write sentinel+redis://host:26379,host:26379/NAME",
                 )
             )
-    return RedisSettings(**values)
+    names = [field.name for field in fields(Limits)]
+    limits = Limits(**{name: values.pop(name) for name in names if name in values})
+    return RedisSettings(limits=limits, **values)
 
 
 def _exporter(table: Any, problems: _Problems) -> ExporterSettings:
@@ -193,6 +199,7 @@ def _destination(name: str, table: Any, problems: _Problems) -> Destination | No
         values.setdefault("max_age_s", MAX_AGE_S)
     problems.extend(proxy_problems(at, values, urls))
     values.setdefault("guard", default_guard(provider))
+    values["redact"] = _redact(at, values.get("redact", ()), problems)
     values["guard_allow"] = tuple(values.get("guard_allow", ()))
     problems.extend(guard_problems(at, values, urls))
 
@@ -306,6 +313,15 @@ def _headers(at: str, table: Any, problems: _Problems) -> Mapping[str, Secret]:
             headers[name] = secret
         seen.setdefault(lower, name)
     return MappingProxyType(headers)
+
+
+def _redact(at: str, pointers: Sequence[str], problems: _Problems) -> tuple[str, ...]:
+    for index, pointer in enumerate(pointers):
+        problem = pointer_problem(pointer)
+        if problem is not None:
+            mend = 'A JSON pointer such as "/recipients/*/email"'
+            problems.append(ConfigProblem(f"{at}.redact[{index}]", problem, mend))
+    return tuple(pointers)
 
 
 def _id_header(at: str, values: Mapping[str, Any], problems: _Problems) -> None:

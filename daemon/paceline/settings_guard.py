@@ -80,5 +80,6 @@ def _numeric_host(url: str) -> str | None:
     try:
         # Decimal, octal, hexadecimal, and with parts left out: 2130706433, 0177.0.0.1, 0x7f.1.
         return socket.inet_ntoa(socket.inet_aton(host))
-    except (OSError, UnicodeError):
+    except (OSError, ValueError):
+        # ValueError: of a character that no host has, or a NUL in it.
         return None

@@ -32,7 +32,7 @@ def proxy_problems(
     if problem is not None:
         yield ConfigProblem(f"{at}.proxy", *problem)
         return
-    plain = any(url.startswith("http://") for url in urls)
+    plain = any(url.lower().startswith("http://") for url in urls)
     host = urlsplit(proxy).hostname or ""
     if plain and not values.get("allow_plain_http", False) and not is_loopback(host):
         yield ConfigProblem(
@@ -49,8 +49,9 @@ def _problem(proxy: str) -> tuple[str, str] | None:
     try:
         parts = urlsplit(proxy)
         host, port = parts.hostname, parts.port
-    except ValueError as error:
-        return f"is no URL: {error}", _EXAMPLE
+    except ValueError:
+        # Its text quotes what could not be read, which may be a password.
+        return "is no URL: its host or port cannot be read", _EXAMPLE
     if parts.scheme != "http":
         return "does not begin with http://, the only kind of proxy that is spoken to", _EXAMPLE
     if not host or port == 0:

@@ -52,6 +52,7 @@ _Seconds = Annotated[float, Meta(gt=0, le=31_622_400)]
 _NotNegative = Annotated[float, Meta(ge=0, le=31_622_400)]
 # Redis keeps no string over 512 MB.
 _PayloadBytes = Annotated[int, Meta(ge=1, le=512 * 1024**2)]
+_AnyCount = Annotated[int, Meta(ge=0, le=2**53)]
 _Count = Annotated[int, Meta(ge=1, le=2**53)]
 _Status = Annotated[str, Meta(pattern=r"^[1-5]([0-9][0-9]|xx)\Z")]
 # RFC 9110 §5.6.2.
@@ -64,7 +65,17 @@ _POINTER = 'A JSON pointer (RFC 6901), for example "/result/id"'
 
 REDIS: Mapping[str, Key] = {
     "url": Key(str, 'For example "redis://127.0.0.1:6379/0"; leave it out for the embedded server'),
+    "username": Key(str, 'For example "worker": users are made by paceline acl'),
+    "password": Key(Any, ""),
+    "ca_file": Key(str, "Path of a PEM file"),
+    "cert_file": Key(str, "Path of a PEM file"),
+    "key_file": Key(str, "Path of a PEM file"),
     "appendfsync": Key(Literal["always", "everysec"], '"always" or "everysec"'),
+    "max_messages": Key(_AnyCount, "A whole number, 0 for no limit"),
+    "max_bytes": Key(_AnyCount, "A whole number of bytes, 0 for no limit"),
+    "memory_share": Key(
+        Annotated[float, Meta(gt=0, le=1)], "A share of maxmemory above 0, up to 1; such as 0.75"
+    ),
 }
 
 EXPORTER: Mapping[str, Key] = {
@@ -114,6 +125,7 @@ DESTINATION: Mapping[str, Key] = {
     "proxy_username": Key(Any, ""),
     "proxy_password": Key(Any, ""),
     "guard": Key(Literal["off", "public"], '"public" (no address of a private network) or "off"'),
+    "redact": Key(list[str], 'JSON pointers such as ["/password", "/recipients/*/email"]'),
     "guard_allow": Key(list[str], 'A list such as ["10.1.0.0/16", "127.0.0.1", "::1"]'),
     "gzip_from_bytes": Key(
         Annotated[int, Meta(ge=0, le=2**53)], "Bytes, such as 100000; 0 for never"

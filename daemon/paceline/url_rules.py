@@ -19,8 +19,9 @@ def url_problem(url: str, allow_plain_http: bool) -> tuple[str, str] | None:
     try:
         parts = urlsplit(url)
         host, port = parts.hostname, parts.port
-    except ValueError as error:
-        return f"is no URL: {error}", _EXAMPLE
+    except ValueError:
+        # Its text quotes what could not be read: of "user:password@host" forms, the password.
+        return "is no URL: its host or port cannot be read", _EXAMPLE
     if parts.scheme not in ("http", "https"):
         return "does not begin with https://", _EXAMPLE
     if not host or port == 0:

@@ -84,6 +84,7 @@ def story(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Story]:
         more = f"""
 max_messages = 1000
 lease_s = 3.0
+events = {{ kinds = "all" }}
 [destinations.{DESTINATION}.retry]
 first_s = 0.5
 cap_s = 1.0
@@ -231,13 +232,15 @@ def _redis_in_trouble(story: Story) -> None:
     run, client = story.run, story.run.stack.client
     causes = (
         "PacelineLawBroken", "PacelineDurabilityWeakened", "PacelineRedisMemoryHigh",
-        "PacelineRedisEvicting", "PacelineRedisDown",
+        "PacelineEventsLost", "PacelineRedisEvicting", "PacelineRedisDown",
     )  # fmt: skip
     story.not_yet("Redis is well", *causes)
     client.hincrby(f"{{{DESTINATION}}}:n", "accepted", 1)
     client.config_set("appendfsync", "everysec")
     client.config_set("maxmemory", int(client.info("memory")["used_memory"] * 1.1))
-    story.expect("changed by hand", *causes[:3])
+    client.set(f"{{{DESTINATION}}}:ev", "not a stream any more")
+    run.stack.store.cancel(list(run.stack.accepted)[-1:])
+    story.expect("changed by hand", *causes[:4])
     client.config_set("maxmemory-policy", "allkeys-random")
     client.config_set("maxmemory", int(client.info("memory")["used_memory"] * 0.95))
     for number in range(50):

@@ -24,23 +24,6 @@ SEED = 20261122
 RECOVERY_S = 10.0
 
 
-def _begun_by(stack: Stack, worker: str) -> list[str]:
-    """Ids that this worker has begun and not settled, by the outbox's own account."""
-    nonces = stack.client.zrange("{web}:batches", 0, -1)
-    held = [
-        member.decode()
-        for nonce in nonces
-        if stack.client.hget(b"{web}:bm:" + nonce, "worker") == worker.encode()
-        for member in stack.client.smembers(b"{web}:b:" + nonce)
-    ]
-    found = stack.store.look(held) if held else []
-    return [
-        message_id
-        for message_id, it in zip(held, found, strict=True)
-        if it is not None and it[0].state == "begun" and it[3] == worker
-    ]
-
-
 def _connections(stack: Stack, worker: str) -> int:
     """How many of the account's connections this worker holds."""
     return next(seen.slots for seen in stack.store.census().workers if seen.id == worker)
@@ -55,10 +38,10 @@ def _kill_while_begun(stack: Stack, victim: subprocess.Popen[bytes]) -> tuple[li
         if stack.store.census().unfinished < 100:
             stack.send(200, f"kept-busy-{len(stack.accepted)}")
         worker = stack.worker_id(victim)
-        if worker is None or not _begun_by(stack, worker):
+        if worker is None or not stack.begun_by(worker):
             return None
         victim.send_signal(signal.SIGSTOP)  # so that what we count is what the kill leaves
-        begun, connections = _begun_by(stack, worker), _connections(stack, worker)
+        begun, connections = stack.begun_by(worker), _connections(stack, worker)
         if begun:
             victim.kill()
             victim.wait()

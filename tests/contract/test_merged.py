@@ -31,13 +31,24 @@ def post(redis_client: redis.Redis) -> Iterator[Post]:
     assert findings.sound, findings.faults
 
 
-def freeze(post: Post, taken: Taken, request: str = R1, ids: Sequence[str] | None = None) -> None:
+def freeze(
+    post: Post,
+    taken: Taken,
+    request: str = R1,
+    ids: Sequence[str] | None = None,
+    campaign: str = "",
+) -> None:
     chosen = list(taken.sizes) if ids is None else ids
-    assert try_freeze(post, taken, request, chosen) is None
+    assert try_freeze(post, taken, request, chosen, campaign=campaign) is None
 
 
 def try_freeze(
-    post: Post, taken: Taken, request: str, ids: Sequence[str], size: int | None = None
+    post: Post,
+    taken: Taken,
+    request: str,
+    ids: Sequence[str],
+    size: int | None = None,
+    campaign: str = "",
 ) -> set[str] | None:
     values = {i: v for piece in post.store.fetch_values(taken) for i, v in piece}
     members = [member(i, taken.nonce, values[i] or b"") for i in ids]
@@ -45,7 +56,7 @@ def try_freeze(
     assert isinstance(first, Live)
     return post.store.freeze(
         "ann", request, b"BODY-" + request.encode(), members,
-        priority=first.priority, tenant=first.tenant,
+        priority=first.priority, tenant=first.tenant, campaign=campaign,
         batches={taken.nonce: len(taken.sizes) if size is None else size},
     )  # fmt: skip
 
@@ -185,6 +196,7 @@ def test_a_late_yes_for_one_that_goes_with_others_by_now_is_remembered(post: Pos
     assert post.settle("early", alone.nonce, "sent") == "late"
     assert post.settle("+" + R1, R1, "dead", charge=True) == "ok"
     assert law(post) == {"accepted": 3, "sent": 1, "dead": 2}
+    assert post.store.census().counters["died"] == 2, "it is no dead letter, for it was sent"
 
 
 def test_such_a_one_that_is_sent_with_the_others_is_a_duplicate(post: Post) -> None:

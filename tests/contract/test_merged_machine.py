@@ -1,13 +1,14 @@
 """Merged requests under random interleavings, on a real server: after every step the law holds,
-every message is where its header says, and none is in two requests. What went on the wire is noted
-beside it: no message may be in two different requests that both began, unless an operator replayed
-it."""
+every message is where its header says, and none is in two requests; campaigns are paused and
+counted. What went on the wire is noted beside it: no message may be in two different requests that
+both began, unless an operator replayed it."""
 
 from __future__ import annotations
 
 import hashlib
 import os
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 import pytest
@@ -25,12 +26,14 @@ from hypothesis.stateful import (
 from contract.test_merged import SHA, member
 from contract.test_outbox_model import FixedRun
 from contract.test_transitions import ROOMY
+from paceline import campaign_desk as desk
 from paceline import scripts
 from paceline.answers import Settlement
 from paceline.audit import DeepAudit
 from paceline.merged import Member
 from paceline.message import Message
 from paceline.outbox import OutboxStore
+from paceline.records import Live
 from support.model import SECOND
 
 LONG = os.environ.get("PACELINE_HYPOTHESIS") == "long"
@@ -48,6 +51,7 @@ ENDS = [
     "parked",
 ]  # fmt: skip
 some = st.integers(0, 1000)
+pause = partial(desk.pause, why="")
 
 
 class MergedMachine(RuleBasedStateMachine):
@@ -64,6 +68,7 @@ class MergedMachine(RuleBasedStateMachine):
         self.made = 0
         self.held: list[tuple[str, str]] = []
         self.begun: dict[str, set[str]] = {}  # message -> requests in which it may have been sent
+        self.begun_requests: set[str] = set()
         self.replayed: set[str] = set()
 
     @initialize()
@@ -88,12 +93,16 @@ class MergedMachine(RuleBasedStateMachine):
 
     # -- apps and clocks ----------------------------------------------------------------------
 
-    @rule(count=st.integers(1, 6), ttl_s=st.sampled_from([None, None, 5, 40]))
-    def enqueues(self, count: int, ttl_s: int | None) -> None:
+    @rule(
+        count=st.integers(1, 6),
+        ttl_s=st.sampled_from([None, None, 5, 40]),
+        campaign=st.sampled_from(["spring", "spring", None]),
+    )
+    def enqueues(self, count: int, ttl_s: int | None, campaign: str | None = "spring") -> None:
         expires = None if ttl_s is None else self.now / 1e6 + ttl_s
         messages = [
             Message(id=self._name("m"), destination="d", payload=b"[]", expires=expires,
-                    tenant=None if count % 2 else "acme")
+                    tenant=None if count % 2 else "acme", campaign=campaign)
             for _ in range(count)
         ]  # fmt: skip
         assert set(self.store.enqueue_many(messages)) == {"new"}
@@ -123,27 +132,36 @@ class MergedMachine(RuleBasedStateMachine):
 
     @rule(which=some, count=st.integers(2, 8), twice=st.booleans())
     def freezes(self, which: int, count: int, twice: bool) -> None:
-        """As the merger does: of one tenant, whatever became of them since they were taken."""
+        """As the merger does: of one tenant and campaign, whatever became of them since they were
+        taken."""
         loose = [h for h in self.held if h[0][0] != "+"]
         if not loose:
             return
         start = which % len(loose)
         members: list[Member] = []
-        tenant = None
+        like: tuple[bytes, bytes] | None = None
         for message_id, nonce in loose[start : start + count]:
             value: Any = self.client.get(f"{{d}}:m:{message_id}")
             if not value or value[:2] not in (b"PR", b"PL"):
                 continue
-            its = value[60 : 60 + value[56]]
-            tenant = its if tenant is None else tenant
-            if its == tenant and message_id not in {it.id for it in members}:
+            end = 60 + value[56]
+            its = (value[60:end], value[end : end + value[57]])
+            like = its if like is None else like
+            if its == like and message_id not in {it.id for it in members}:
                 members.append(member(message_id, nonce, value))
-        if not members:
+        if like is None:
             return
+        tenant, campaign = like
         request = self._name("r")
         for _ in range(2 if twice else 1):
             changed = self.store.freeze(
-                "ann", request, b"BODY", members, priority="normal", tenant=(tenant or b"").decode()
+                "ann",
+                request,
+                b"BODY",
+                members,
+                priority="normal",
+                tenant=tenant.decode(),
+                campaign=campaign.decode(),
             )
             if changed:
                 assert changed <= {it.id for it in members}
@@ -158,13 +176,17 @@ class MergedMachine(RuleBasedStateMachine):
         if one is None:
             return
         self.now += SECOND // 20
+        members = self.store.members(one[0][1:]) if one[0][0] == "+" else [one[0]]
+        paused = bool(members) and self._paused(one[0], members[0])
         permit = self.store.begin(self.pin, *one)  # type: ignore[arg-type]
+        assert not (paused and permit.verdict == "go")
         if permit.verdict == "gone":
             self.held.remove(one)
         if permit.verdict != "go":
             return
         name = one[0]
-        for message_id in self.store.members(name[1:]) if name[0] == "+" else [name]:
+        self.begun_requests |= {name} if name[0] == "+" else set()
+        for message_id in members:
             self.begun.setdefault(message_id, set()).add(name)
 
     @rule(which=some, action=st.sampled_from(ENDS), charge=st.booleans(), twice=st.booleans())
@@ -191,7 +213,23 @@ class MergedMachine(RuleBasedStateMachine):
             self.replayed.update(members)
         self.held.remove(one)
 
+    def _paused(self, name: str, message_id: str) -> bool:
+        """Whether it must not begin: of a paused campaign, and no request that has begun before."""
+        [seen] = self.store.look([message_id])
+        spring = seen is not None and isinstance(seen[0], Live) and seen[0].campaign == "spring"
+        begun = name[0] == "+" and name in self.begun_requests
+        return spring and not begun and bool(self.client.hexists("{d}:cp", "spring"))
+
     # -- operators ----------------------------------------------------------------------------
+
+    @rule(what=st.sampled_from(["pause", "resume", "resume", "cancel"]), whole=st.booleans())
+    def works_a_campaign(self, what: str, whole: bool) -> None:
+        if what == "cancel":
+            desk.cancel(self.store, "spring")
+        elif whole:
+            {"pause": pause, "resume": desk.resume}[what](self.store, "spring", who="eve")
+        else:
+            getattr(self.store, f"{what}_campaign")("spring")
 
     @rule(which=some)
     def cancels(self, which: int) -> None:
@@ -217,8 +255,22 @@ class MergedMachine(RuleBasedStateMachine):
             return
         census = self.store.census()
         assert census.sound, census.law
+        for known in desk.listed(self.store):
+            ends = sum(known.totals[t] for t in ("sent", "expired", "cancelled", "dropped"))
+            assert known.totals["accepted"] == ends + known.live
+            counted = desk.look(self.store, known.name)
+            assert sum(counted.states.values()) == known.live
+            assert not (counted.pause and not counted.under_way and self._ready_of_spring())
         found = DeepAudit(self.store, rest=lambda _: None).run()
         assert found.sound, found.faults
+
+    def _ready_of_spring(self) -> list[str]:
+        """Those in their places that may not be there while it is paused: requests may."""
+        places: Any = self.client.keys("{d}:r:*")
+        waiting = [i.decode() for place in places for i in self.client.zrange(place, 0, -1)]
+        heads: Any = self.client.mget([f"{{d}}:m:{i}" for i in waiting] or ["none"])
+        found = zip(waiting, heads, strict=False)
+        return [i for i, head in found if i[0] != "+" and b"spring" in head[60:75]]
 
     @invariant()
     def no_message_began_in_two_requests(self) -> None:

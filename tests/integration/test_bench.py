@@ -16,6 +16,7 @@ from urllib.parse import urlsplit
 import pytest
 
 from paceline.bench.child import BenchFailed, run_child
+from paceline.bench.plan import EVENTS, STANDARD
 from paceline.bench.sink import BenchSink
 from paceline.embedded import attached_url
 from support.wait import until
@@ -50,8 +51,8 @@ def test_a_tiny_one_of_all_contestants(tmp_path: Path) -> None:
     )
     assert code == (1 if report["missed"] else 0)
     assert set(report) == {
-        "format", "machine", "plan", "runs", "memory", "latency", "backlog", "figures", "missed",
-        "elapsed_s",
+        "format", "machine", "plan", "runs", "memory", "latency", "events", "backlog", "figures",
+        "missed", "elapsed_s",
     }  # fmt: skip
     assert report["format"] == 1
     assert report["machine"]["server"].startswith(("Valkey", "Redis"))
@@ -82,7 +83,7 @@ def test_a_tiny_one_of_all_contestants(tmp_path: Path) -> None:
 def test_a_tiny_one_of_the_other_sections() -> None:
     code, report, _ = bench(
         *TINY,
-        *("--only", "memory", "--only", "latency", "--only", "backlog"),
+        *("--only", "memory", "--only", "latency", "--only", "events", "--only", "backlog"),
         *("--fill", "300", "--sends", "4", "--backlog", "200"),
     )
     assert code == 0
@@ -98,7 +99,11 @@ def test_a_tiny_one_of_the_other_sections() -> None:
         assert one["sent"] >= 50
         assert one["drain_cpu_s"] > 0
         assert one["redis_cpu_s"] > 0
+    with_events, without = report["events"]
+    assert (with_events["contestant"], without["contestant"]) == (EVENTS, STANDARD)
+    assert with_events["accepted"] == without["accepted"] == 50
     found = by_name(report)
+    assert found["CPU a message with Redis's, with events / without"]["bar"] == "≤ 1.1"
     assert found["the same, 200 / 100"]["bar"] == "≤ 1.1"
     assert found["idle latency, p99 of 4"]["bar"] == "≤ 25"
     assert found["memory beyond the payload, 300 waiting"]["bar"] == "≤ 350"

@@ -90,6 +90,11 @@ def test_status_says_why(cli: Cli, store: OutboxStore) -> None:
     rate = cli("status", "api", "--json").json["destinations"]["api"]
     assert rate["why"]["code"] == "rate"
     assert rate["eta_s"] == pytest.approx(1 / 90)
+    assert rate["intake_shut"] is None
+    store.press("shut", 15.0, 7, "80% of Redis's memory is used", None)
+    shut = cli("status", "api", "--json").json["destinations"]["api"]
+    assert shut["intake_shut"] == "80% of Redis's memory is used"
+    assert "intake      shut: 80% of Redis's memory is used" in cli("status", "api").out
 
 
 def test_a_tenant_over_its_cap_is_named(cli: Cli, redis_client: redis.Redis) -> None:

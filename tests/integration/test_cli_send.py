@@ -155,7 +155,7 @@ def test_full_outbox_keeps_what_was_accepted(cli: Cli, redis_client: redis.Redis
     result = cli("send", "api", file)
     assert result.code == 1
     assert "max_messages is 150" in result.err
-    assert "Wait until messages have been sent, or raise the limit" in result.err
+    assert "Try again in about 5 s, or raise the limit" in result.err
     assert "accepted, and stay so: 150 messages: lines 1–150" in result.err
     assert "not accepted: 1,350 messages" in result.err
     assert "the same command" in result.err

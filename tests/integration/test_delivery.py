@@ -15,7 +15,9 @@ from pathlib import Path
 import pytest
 from redis.exceptions import RedisError
 
+from paceline import campaign_desk
 from paceline.sink.thread import SinkThread
+from support.gatekeeper import Gatekeeper
 from support.line import Line, destination
 from support.peers import OK, Peer, answers
 from support.proxy import ForwardProxy
@@ -239,6 +241,28 @@ def test_cancelled_while_leased_is_never_on_the_wire(redis_url: str) -> None:
         line.wait_done()
         assert line.status("m-3").state == "cancelled"
         assert [a.id for a in sink.arrivals()] == ["m-0", "m-1", "m-2"]
+
+
+def test_what_a_worker_holds_of_a_paused_campaign_is_not_on_the_wire_until_resumed(
+    redis_url: str,
+) -> None:
+    with (
+        Gatekeeper({""}) as provider,
+        Line(redis_url, destination(provider.url, more="connections = 1")) as line,
+    ):
+        provider.go.clear()
+        for n in range(4):
+            line.send({}, id=f"m-{n}", campaign="spring" if n else "autumn")
+        line.wait("leased", "m-3")
+        campaign_desk.pause(line.store, "spring", why="", who="eve")
+        provider.go.set()
+        line.wait("sent", "m-0")
+        until(lambda: line.outbox.campaign("d", "spring").states["paused"] == 3, 8, "all wait")
+        assert set(provider.accepted) == {"m-0"}
+        campaign_desk.resume(line.store, "spring", who="eve")
+        line.wait_done()
+        assert list(provider.accepted) == ["m-0", "m-1", "m-2", "m-3"]
+        assert line.outbox.campaign("d", "spring").totals["sent"] == 3
 
 
 @pytest.mark.parametrize(("style", "value"), [("bare", "m-1"), ("quoted", '"m-1"')])

@@ -19,6 +19,7 @@ import pytest
 import yaml
 
 from paceline.embedded import binary_path
+from paceline.rights import ROLES
 from support.servers import connect
 from support.wait import until
 
@@ -26,6 +27,7 @@ ROOT = Path(__file__).parents[2]
 DEPLOY = ROOT / "deploy"
 BIN = Path(sys.executable).parent
 COMPOSE_FILES = [ROOT / "docker-compose.yml", DEPLOY / "compose.provider.yml"]
+USERS = DEPLOY / "compose.users.yml"
 OURS = ("daemon", "worker", "sink")
 
 packaged_for_this_platform = pytest.mark.skipif(
@@ -69,13 +71,13 @@ def compose() -> dict[str, Any]:
 
 
 @packaged_for_this_platform
-def test_compose_takes_both_files_and_warns_of_nothing() -> None:
-    for files in (COMPOSE_FILES[:1], COMPOSE_FILES):
+def test_compose_takes_the_files_and_warns_of_nothing() -> None:
+    for files in (COMPOSE_FILES[:1], COMPOSE_FILES, [*COMPOSE_FILES, USERS]):
         named = [part for file in files for part in ("-f", file)]
         done = _run(BIN / "docker-compose", *named, "config", "-q", cwd=ROOT)
         assert (done.returncode, done.stdout, done.stderr) == (0, "", "")
     schema = ("--builtin-schema", "vendor.compose-spec")
-    _passes(BIN / "check-jsonschema", *schema, *COMPOSE_FILES)
+    _passes(BIN / "check-jsonschema", *schema, *COMPOSE_FILES, USERS)
 
 
 def test_every_container_is_hardened_pinned_and_watched(compose: dict[str, Any]) -> None:
@@ -109,6 +111,22 @@ def test_workers_can_be_scaled_and_find_all_they_need(compose: dict[str, Any]) -
     daemon, prometheus = compose["services"]["daemon"], compose["services"]["prometheus"]
     assert set(daemon["networks"]) & set(prometheus["networks"])
     assert "ports" not in daemon, "the exporter is not for the host"
+
+
+@packaged_for_this_platform
+def test_with_users_each_service_has_its_own_and_redis_is_otherwise_the_same(
+    compose: dict[str, Any],
+) -> None:
+    found = _resolved(COMPOSE_FILES[0], USERS, PACELINE_SECRETS="/somewhere")
+    usual, redis = (it["services"]["valkey"] for it in (compose, found))
+    assert redis["command"] == [*usual["command"], "--aclfile", "/run/secrets/users_acl"]
+    for name, role in (("daemon", "scheduler"), ("worker", "worker")):
+        service = found["services"][name]
+        assert service["environment"]["PACELINE_REDIS_URL"] == f"redis://{role}@valkey:6379/0"
+        [secret] = service["secrets"]
+        assert secret["target"].rpartition("/")[2] == "redis_password"
+        assert found["secrets"][secret["source"]]["file"] == f"/somewhere/redis/{role}"
+        assert role in ROLES
 
 
 @packaged_for_this_platform

@@ -16,6 +16,7 @@ import redis
 
 from paceline import Outbox
 from paceline.client import Status
+from paceline.connect import connect
 from paceline.errors import InvalidMessage, NotPossible, UnknownDestination
 from paceline.events import ENDS, KINDS, RESTS
 from paceline.outbox import OutboxStore
@@ -123,9 +124,28 @@ def test_wait_returns_with_the_event(
     assert waiting.at - settled < 1
 
 
-def test_many_waiters_share_one_read_and_ask_nothing_meanwhile(
-    told: OutboxStore, outbox: Outbox, redis_client: redis.Redis
+def test_a_waiter_needs_no_connection_of_the_pool_to_listen(
+    told: OutboxStore, redis_url: str, redis_client: redis.Redis
 ) -> None:
+    put(told, "a")
+    with _pool_of(1, redis_url) as outbox:
+        waiting = Aside(lambda: outbox.wait("api", "a", 10))
+        until(lambda: blocked_reads(redis_client), 5, "it waits for the event")
+        told.cancel(["a"])
+        assert waiting.result(1).state == "cancelled"
+
+
+def _pool_of(connections: int, url: str) -> Outbox:
+    client = connect(url, name="paceline-client")
+    client.connection_pool.max_connections = connections
+    return Outbox(client)
+
+
+def test_many_waiters_share_one_read_and_ask_nothing_meanwhile(
+    told: OutboxStore, redis_url: str, redis_client: redis.Redis
+) -> None:
+    # Fewer connections than waiters that are woken at once.
+    outbox = _pool_of(10, redis_url)
     ids = [f"m{n}" for n in range(40)]
     put(told, *ids)
     waiting = [Aside(lambda i=i: outbox.wait("api", i, 10)) for i in ids]  # type: ignore[misc]
@@ -139,6 +159,7 @@ def test_many_waiters_share_one_read_and_ask_nothing_meanwhile(
     assert set(command_calls(redis_client)) <= {"xread", "client|list"}
     assert set(told.cancel(ids)) == {"cancelled"}
     states = {one.result().state for one in waiting}
+    outbox.close()
     assert states == {"cancelled"}
 
 

@@ -192,6 +192,8 @@ def test_fastapi_answers_by_what_became_of_the_message(
         assert [place(key)[0] for key in ("o-2", "o-3")] == [202, 202]
         status, _, after = place("o-4")
         assert (status, after) == (503, "5")
+        store.press("shut", 15.0, 17, "80% of Redis's memory is used", None)
+        assert (place("o-4")[0], place("o-4")[2]) == (503, "17")
         assert set(store.all_ids()) == {"o-1", "o-2", "o-3"}
 
     monkeypatch.setenv("PACELINE_REDIS_URL", f"redis://127.0.0.1:{closed_port()}/0")

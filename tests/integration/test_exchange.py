@@ -12,7 +12,7 @@ import pytest
 import redis
 from redis.exceptions import ResponseError
 
-from paceline.answers import Leased, Settlement
+from paceline.answers import Leased, Permit, Settlement
 from paceline.clock import Clock
 from paceline.message import Message
 from paceline.outbox import OutboxStore
@@ -20,6 +20,7 @@ from paceline.scripts import Pinned
 from paceline.shared_config import publish
 from paceline_workers.exchange import Exchange, Turn
 from paceline_workers.gate import WireGate
+from paceline_workers.recall import Recall
 from paceline_workers.settler import Settler
 from support.line import destination
 from support.wait import until
@@ -197,3 +198,14 @@ def test_what_is_carried_when_the_worker_stops_is_settled_all_the_same(rig: Rig)
     gate.flush()
     assert rig.settler.close(5.0) == 0
     assert rig.state("m-0") == "sent"
+
+
+def test_a_redis_that_forgot_is_told_before_anything_begins_there(rig: Rig) -> None:
+    recall = Recall(rig.store, rig._tick)
+    recall.look("the Redis before")
+    recall.note([sent("m-0")], ["ok"])
+    pinned = Pinned(rig.client)
+    turn = Turn()
+    Exchange(rig.store, pinned, rig._tick, recall).say(turn, [], rig.leased["m-0"])
+    assert isinstance(turn.permit, Permit)
+    assert (turn.permit.verdict, rig.state("m-0")) == ("gone", "sent")

@@ -10,6 +10,7 @@ from typing import Any
 
 import pytest
 
+from paceline import campaign_desk
 from paceline.audit import DeepAudit
 from paceline.sink.record import Arrival
 from paceline.sink.thread import SinkThread
@@ -79,6 +80,30 @@ def by_key(arrivals: Sequence[Arrival]) -> dict[str, list[Arrival]]:
     for arrival in arrivals:
         found.setdefault(arrival.key or "", []).append(arrival)
     return found
+
+
+def test_a_request_is_of_one_campaign_and_waits_with_it(redis_url: str) -> None:
+    """Both mailings have the same content; the paused one is merged, or not, but never begins."""
+    with (
+        SinkThread(profile="sparkpost", recipients=True) as sink,
+        Line(redis_url, sparkpost(sink, 50)) as line,
+    ):
+        line.store.pause_campaign("autumn")
+        mixed = [
+            line.outbox.message(
+                NAME, native(n), id=f"m-{n}", campaign="spring" if n % 2 else "autumn"
+            )
+            for n in range(100)
+        ]
+        line.outbox.send_many(mixed)
+        until(lambda: line.outbox.campaign(NAME, "spring").totals["sent"] == 50, 30, "spring")
+        assert line.outbox.campaign(NAME, "autumn").states["paused"] == 50
+        campaign_desk.resume(line.store, "autumn", who="eve")
+        line.wait_done()
+        assert accepted_once(sink, 100)
+        assert [line.outbox.campaign(NAME, c).live for c in ("spring", "autumn")] == [0, 0]
+        assert len(sink.arrivals()) < 12
+        assert sound(line)
 
 
 def test_a_mailing_goes_in_few_requests_and_each_message_has_its_own_end(redis_url: str) -> None:

@@ -15,6 +15,7 @@ import pytest
 from paceline.cli.look import status_text
 from paceline.embedded import EmbeddedServer
 from paceline.errors import ConfigError
+from paceline.pressure import Limits
 from paceline.settings import Destination
 from paceline_workers.engine import Engine
 from paceline_workers.runtime import WorkerRuntime
@@ -191,6 +192,7 @@ def test_whoever_was_not_reloaded_says_so_and_goes_on(
     now = stage.destination("max_age_s = 1000")
     with Line(redis_url, stage.destination(), workers=2) as line:
         first, second = (worker.runtime for worker in line.workers)
+        until(lambda: len(line.store.census().workers) == 2, 8, "both are there")
         assert "max_age_s changed" in first.reload(now)
         mark = f"{second.name}"
 
@@ -229,6 +231,11 @@ def test_a_daemon_goes_on_by_other_destinations(redis_url: str, stage: Stage) ->
         before = list(line._daemon._loops)
         assert line._daemon.reload([stage.destination()]) == "nothing changed"
         assert line._daemon._loops == before
+        assert line._daemon.reload([stage.destination()], Limits(max_messages=10**9)) == (
+            "limits of [redis]"
+        )
+        limits = lambda: line.client.hget("{d}:gate", "all") == b"1000000000 0 0 0"  # noqa: E731
+        until(limits, 8, "it goes on by the new limits")
         stage.send(line, 10)
         until(lambda: line.store.census().workers, 8, "the worker has read the old one")
         changed = stage.destination("burst = 40")

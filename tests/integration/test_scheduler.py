@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 import threading
 from dataclasses import dataclass, field
 
@@ -27,12 +28,15 @@ class Invited:
     """An inviter that notes; ``fails`` times it cannot reach RQ."""
 
     fails: int = 0
+    refuses: bool = False
     noted: list[tuple[str, int, Lane]] = field(default_factory=list)
 
     def invite(self, invitation_id: str, count: int, lane: Lane, ttl_s: float) -> None:
         if self.fails:
             self.fails -= 1
             raise redis.exceptions.ConnectionError("away")
+        if self.refuses:
+            raise redis.exceptions.OutOfMemoryError("command not allowed")
         assert ttl_s == INVITATION_LEASE_S
         self.noted.append((invitation_id, count, lane))
 
@@ -149,6 +153,45 @@ def test_an_invitation_that_was_lost_frees_its_place(bench: Bench) -> None:
     bench.now_us += round(INVITATION_LEASE_S * 1e6) + 1
     bench.worker()
     assert bench.scheduler.run_once().released == 3
+
+
+def test_invitations_that_rq_refuses_stand_all_the_same(
+    bench: Bench, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO, "paceline")
+    bench.worker()
+    bench.send(3)
+    bench.invited.refuses = True
+    assert bench.scheduler.run_once().released == 3
+    bench.now_us += 300_000
+    found = bench.store.unanswered(0.25)
+    assert found is not None
+    assert found.count == 3
+    bench.store.take("w", "n" * 16, found.count, found.lane, found.id)
+    bench.send(2, "more")
+    assert bench.scheduler.run_once().released == 2
+    assert [getattr(r, "event", "") for r in caplog.records] == ["invitations_refused"], "once"
+    bench.invited.refuses = False
+    bench.send(1, "last")
+    assert bench.scheduler.run_once().released == 1
+    assert caplog.records[-1].event == "invitations_carried"  # type: ignore[attr-defined]
+
+
+def test_a_daemon_starts_on_a_full_redis_without_functions(
+    redis_client: redis.Redis, redis_url: str, caplog: pytest.LogCaptureFixture
+) -> None:
+    """An upgrade, for one: its functions must wait, the reaper must not."""
+    redis_client.config_set("maxmemory", "1")
+    service = DaemonService(connect(redis_url), [destination("http://127.0.0.1:9/")])
+    service.start()
+    try:
+        until(lambda: redis_client.exists("{d}:reap"), 5, "it reaps")
+        refused = [r for r in caplog.records if getattr(r, "event", "") == "library_refused"]
+        assert len(refused) == 1
+        redis_client.config_set("maxmemory", "0")
+        until(lambda: redis_client.execute_command("FUNCTION", "LIST"), 5, "they are loaded")
+    finally:
+        service.stop()
 
 
 def test_the_daemon_takes_stale_jobs_out_of_the_queues(redis_url: str) -> None:

@@ -56,6 +56,7 @@ class Bench:
         allowed: frozenset[str] = jobs.ALLOWED,
         wait: bool = True,
         timeout_s: float = 5.0,
+        seek: Callable[[], bool] = lambda: False,
     ) -> PacelineWorker:
         stop = threading.Event()
         worker = PacelineWorker(
@@ -65,6 +66,7 @@ class Bench:
             name=name,
             ready=ready or (lambda: True),
             stop_event=stop,
+            seek=seek,
             allowed_functions=allowed,
         )
         worker.pop_timeout_s = 0.2  # most of a test's time would be the wait for a stop
@@ -461,6 +463,35 @@ def test_full_redis_does_not_stop_jobs(
     until(lambda: len(fault_bench.seen) == 3, 5, "jobs run while Redis is full")
     assert "Redis is full" in caplog.text
     until(lambda: not fault_bench.client.keys("rq:job:*"), 5, "and their hashes are deleted")
+
+
+def test_without_a_job_it_seeks_work_itself(fault_bench: Bench) -> None:
+    """As long as there is some; nothing of RQ's need be usable for that, but it must be ready."""
+    sought: list[bool] = []
+    asked: list[int] = []
+    ready, there = threading.Event(), threading.Event()
+
+    def is_ready() -> bool:
+        asked.append(len(sought))
+        # After it has found something it is not, for a while.
+        return ready.is_set() and (len(sought) != 2 or asked.count(2) > 3)
+
+    def seek() -> bool:
+        sought.append(there.is_set())
+        return len(sought) % 3 != 0
+
+    fault_bench.start(ready=is_ready, seek=seek)
+    fault_bench.enqueue(n=1)
+    assert not sought, "it was not ready"
+    ready.set()
+    until(lambda: {"n": 1} in fault_bench.seen, 5, "a job comes first")
+    until(lambda: len(sought) >= 3, 5, "then it seeks, until nothing is found")
+    assert asked.count(2) > 3, "it did not ask whether it is ready"
+    fault_bench.client.set(f"rq:queue:{QUEUES[0]}", "not a list")
+    there.set()
+    until(lambda: sum(sought) >= 6, 5, "and goes on although its queue cannot be read")
+    fault_bench.client.delete(f"rq:queue:{QUEUES[0]}")
+    works_again(fault_bench, 2)
 
 
 def test_stop_while_redis_is_away(

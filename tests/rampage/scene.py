@@ -74,8 +74,8 @@ class Scene(Stack):
 
     @property
     def outbox_url(self) -> str:
-        """Redis's."""
-        return self.server.url
+        """Redis's, for a producer."""
+        return self.url_of("app")
 
     # -- who there is -----------------------------------------------------------------------
 

@@ -27,6 +27,7 @@ class Together(Scene):
 
     def _start(self) -> None:
         self._open_record()
+        self.url, self.guarded, self.data = "", None, self.folder / "redis"
         self.port = free_port()
         self.sink = self._start_sink()
         self.config = self.folder / "paceline.toml"
@@ -34,7 +35,7 @@ class Together(Scene):
         self.config.write_text(self._toml(), encoding="utf-8")
         self.worker_processes, self.daemon_processes = [], []
         self.up_process = self._run_up()
-        self.url = until(lambda: attached_url(self.data) or "", 20, "the embedded server runs")
+        self.url = until(lambda: attached_url(self._data) or "", 20, "the embedded server runs")
         self.client = connect(self.url)
         self.store = OutboxStore(self.client, "web")
         self.outbox = Outbox.from_url(self.url)
@@ -42,28 +43,21 @@ class Together(Scene):
         until(self.is_whole, 30, "all is up")
 
     @property
-    def outbox_url(self) -> str:
-        return self.url
-
-    @property
-    def data(self) -> Path:
-        """The embedded server's folder."""
-        return self.folder / "redis"
-
-    def _redis_toml(self) -> str:
-        return 'appendfsync = "always"'
+    def _data(self) -> Path:
+        assert self.data is not None
+        return self.data
 
     def _run_up(self) -> subprocess.Popen[bytes]:
         return self._spawn(
             "up", "paceline", "up", "--workers", str(self.workers), "--config", str(self.config),
-            "--data", str(self.data),
+            "--data", str(self._data),
         )  # fmt: skip
 
     def victims(self, whom: Whom) -> list[int]:
         if whom == "up":
             return [self.up_process.pid]
         if whom == "redis":
-            record = read_record(self.data)
+            record = read_record(self._data)
             return [] if record is None else [record.pid]
         found = children(self.up_process.pid)
         return sorted(pid for pid, words in found.items() if whom in words)

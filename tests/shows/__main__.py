@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from shows import endpoints, figures, high, outage, steady, tenants, unknown_limit
+from shows import endpoints, events, figures, high, outage, steady, tenants, unknown_limit
 from shows.figures import Figure
 
 
@@ -29,6 +29,7 @@ SHOWS = {
     "tenants": Show(tenants.run, tenants.SECONDS),
     "outage": Show(outage.run, outage.SECONDS),
     "endpoints": Show(endpoints.run, endpoints.SECONDS),
+    "events": Show(events.run, events.SECONDS),
 }
 
 

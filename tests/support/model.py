@@ -172,6 +172,15 @@ class Model:
             notes.append(record)
             del notes[:-10]
 
+    def _explain_second(self, now: int, s: Settlement) -> None:
+        """A second attempt without a first of unknown fate: Redis must have lost that one."""
+        if any(note["outcome"] == "ambiguous" for note in self.attempts.get(s.id, ())):
+            return
+        self.n["lost_outcomes"] += 1
+        at_us = str(s.begun_us or now)
+        told = {"outcome": "ambiguous", "reason": "redis-loss", "nonce": s.nonce, "at_us": at_us}
+        self._note(s.id, told)
+
     def _is_over(self, m: Held, now: int) -> bool:
         return 0 < m.expires <= now or m.at + self.cfg["max_age_us"] <= now
 
@@ -517,9 +526,12 @@ class Model:
                 self.n["sent_after_end"] += 1
                 return "gone"
             self.n["duplicates"] += 1
+            self._explain_second(now, s)
             self._note(s.id, s.record)
             return "duplicate"
         ours = m.nonce == s.nonce and m.state in ("leased", "begun")
+        if m.nonce != s.nonce:
+            self._explain_second(now, s)
         if not ours or m.attempts > 1:
             self._note(s.id, s.record)
         if not ours:

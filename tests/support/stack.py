@@ -20,11 +20,14 @@ from types import TracebackType
 from typing import Any, Self
 
 from paceline import Outbox
+from paceline.client import Durable
 from paceline.connect import connect
-from paceline.embedded import EmbeddedServer
-from paceline.errors import PacelineError
+from paceline.embedded import EmbeddedServer, attached_url
+from paceline.errors import NotReplicated, PacelineError
 from paceline.message import Message
 from paceline.outbox import OutboxStore
+from paceline.rights import ROLES
+from support.rights import Guarded
 from support.wait import until
 
 DESTINATION = "web"
@@ -56,7 +59,12 @@ class Stack:
     worker_module: Sequence[str] = ("paceline", "worker", DESTINATION)
     #: Where Redis and the sink are for workers and daemons; Redis is on loopback as well.
     host: str = LOOPBACK
+    #: A Redis of others, such as one behind Sentinels; "" for one of its own: ``server``.
+    redis_url: str = ""
+    #: With ``up``: the folder of the embedded server, which is its own then.
+    data: Path | None = None
     server: EmbeddedServer = field(init=False)
+    guarded: Guarded = field(init=False)
     accepted: dict[str, bytes] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
@@ -73,37 +81,63 @@ class Stack:
     ) -> None:
         if error is not None:
             self._show_logs()
-        self._exits.close()
+            self._exits.close()
+            return
+        try:
+            self._check_rights()
+        finally:
+            self._exits.close()
 
     def _start(self) -> None:
-        self.server = EmbeddedServer(
-            self.folder / "redis", appendfsync="always", extra=_listening(self.host)
-        )
-        self.server.start()
-        self._exits.callback(self.server.stop)
+        self.url = self.redis_url
+        self.guarded: Guarded | None = None
+        if not self.url and self.data is None:
+            others = re.findall(r"^\[destinations\.([a-z0-9_-]+)", self.more, re.MULTILINE)
+            self.guarded = Guarded(self.folder / "rights", sorted({DESTINATION, *others}))
+            self.server = EmbeddedServer(
+                self.folder / "redis",
+                appendfsync="always",
+                extra={**_listening(self.host), **self.guarded.options},
+            )
+            self.url = self.server.start()
+            self._exits.callback(self.server.stop)
         self.sink = self._start_sink()
         self.config = self.folder / "paceline.toml"
         self.config.write_text(self._toml(), encoding="utf-8")
-        self.client = connect(self.server.url)
-        self.store = OutboxStore(self.client, DESTINATION)
-        self.outbox = Outbox.from_url(self.server.url)
-        self._exits.callback(self.outbox.close)
-        if self.up:
+        if self.data is not None:
             self.daemon_processes, self.worker_processes = [self._start_up()], []
-        else:
+            self.url = until(lambda: self.data and attached_url(self.data), 15, "the server") or ""
+        self.client = connect(self.url)
+        self.store = OutboxStore(self.client, DESTINATION)
+        self.outbox = Outbox.from_url(self.url_of("app"))
+        self._exits.callback(self.outbox.close)
+        if self.up and self.data is None:
+            self.daemon_processes, self.worker_processes = [self._start_up()], []
+        elif not self.up:
             self.daemon_processes = [self.start_daemon() for _ in range(self.daemons)]
         until(lambda: self.store.census().config, 15, "the daemon publishes its configuration")
         if not self.up:
             self.worker_processes = [self.start_worker() for _ in range(self.workers)]
         self.wait_live(min(self.workers, self.connections))
 
-    def _redis_toml(self) -> str:
-        return f'url = "{self.server.url.replace(LOOPBACK, self.host)}"'
+    def url_of(self, role: str) -> str:
+        """Redis's, for the user of this role. ``url`` is the tests' own, who may do all. (One user
+        for all where Redis is not the stack's own.)"""
+        return self.guarded.url(self.url, role) if self.guarded else self.url
+
+    def _check_rights(self) -> None:
+        """Asserts that nobody was refused anything that he is not allowed."""
+        guarded = self.guarded
+        refused = guarded.refused(self.server) if guarded and self.server.alive else []
+        assert not refused, refused
+        for log in self.folder.glob("*.log"):
+            assert b"no permissions" not in log.read_bytes(), log
 
     def _toml(self) -> str:
+        url = f'url = "{self.url.replace(LOOPBACK, self.host)}"' if self.url else ""
         return f"""
 [redis]
-{self._redis_toml()}
+{url}
 [exporter]
 listen = "{self.exporter}"
 [destinations.{DESTINATION}]
@@ -121,13 +155,19 @@ connections = {self.connections}
         self, name: str, *command: str, prefix: Sequence[str] = ()
     ) -> subprocess.Popen[bytes]:
         self._count = getattr(self, "_count", 0) + 1
+        role = "scheduler" if name == "daemon" else name
+        redis_url = (
+            {"PACELINE_REDIS_URL": self.url_of(role).replace(LOOPBACK, self.host)}
+            if role in ROLES and self.guarded
+            else {}
+        )
         log = (self.folder / f"{self._count:02}-{name}.log").open("wb")
         process = subprocess.Popen(
             [*prefix, sys.executable, "-m", *command],
             stdout=log,
             stderr=log,
             stdin=subprocess.DEVNULL,
-            env={**os.environ, "PYTHONPATH": _python_path()},
+            env={**os.environ, "PYTHONPATH": _python_path(), **redis_url},
         )
         log.close()
         self._exits.callback(_end, process)
@@ -151,7 +191,9 @@ connections = {self.connections}
         return self._spawn("daemon", "paceline", "daemon", "--config", str(self.config))
 
     def _start_up(self) -> subprocess.Popen[bytes]:
-        config = ("--config", str(self.config))
+        config = ["--config", str(self.config)]
+        if self.data is not None:
+            config += ["--data", str(self.data)]
         return self._spawn("up", "paceline", "up", "--workers", str(self.workers), *config)
 
     def metrics_url(self) -> str:
@@ -163,6 +205,10 @@ connections = {self.connections}
             return found[-1] if found else ""
 
         return until(told, 15, "the exporter says where it listens")
+
+    def log_of(self, name: str) -> str:
+        """What processes of that name have logged."""
+        return "".join(p.read_text("utf-8") for p in sorted(self.folder.glob(f"*-{name}.log")))
 
     def start_worker(self) -> subprocess.Popen[bytes]:
         return self._spawn("worker", *self.worker_module, "--config", str(self.config))
@@ -180,6 +226,21 @@ connections = {self.connections}
             if seen.facts.get("pid") == process.pid:
                 return seen.id
         return None
+
+    def begun_by(self, worker: str) -> list[str]:
+        """Ids that this worker has begun and not settled, by the outbox's own account."""
+        held = [
+            member.decode()
+            for nonce in self.client.zrange("{web}:batches", 0, -1)
+            if self.client.hget(b"{web}:bm:" + nonce, "worker") == worker.encode()
+            for member in self.client.smembers(b"{web}:b:" + nonce)
+        ]
+        found = self.store.look(held) if held else []
+        return [
+            message_id
+            for message_id, it in zip(held, found, strict=True)
+            if it is not None and it[0].state == "begun" and it[3] == worker
+        ]
 
     def signal_workers(self, signum: signal.Signals) -> None:
         for process in self.worker_processes:
@@ -274,22 +335,28 @@ class Producer(threading.Thread):
     """Sends one message after another, repeating those whose acknowledgement was lost, until told
     to stop: what it holds in ``accepted`` was acknowledged."""
 
-    def __init__(self, stack: Stack, per_s: float, prefix: str = "p") -> None:
+    def __init__(
+        self, stack: Stack, per_s: float, prefix: str = "p", durable: Durable = "server"
+    ) -> None:
         super().__init__(name="producer", daemon=True)
         self._stack = stack
         self._pause_s = 1 / per_s
         self._prefix = prefix
+        self._durable: Durable = durable
         self._halt = threading.Event()
         self.outages = 0
 
     def run(self) -> None:
         number = 0
-        with Outbox.from_url(self._stack.server.url, timeout_s=2.0) as outbox:
+        with Outbox.from_url(self._stack.url_of("producer"), timeout_s=2.0) as outbox:
             while not self._halt.wait(self._pause_s):
                 message = _message(f"{self._prefix}-{number}")
                 try:
-                    answer = outbox.send_many([message])[0]
+                    answer = outbox.send_many([message], durable=self._durable)[0]
                 except PacelineError:
+                    self.outages += 1
+                    continue
+                if isinstance(answer, NotReplicated):  # accepted, and to be sent again
                     self.outages += 1
                     continue
                 if isinstance(answer, PacelineError):

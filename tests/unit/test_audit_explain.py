@@ -183,3 +183,14 @@ def test_ranges_of_lines() -> None:
 def test_excerpts_are_harmless_to_terminals() -> None:
     assert excerpt("a\n\x1b[31mb\tc", 80) == "a ?[31mb c"
     assert excerpt("x" * 50, 10) == "x" * 9 + "…"
+
+
+def test_what_redis_forgot_is_told_where_there_is_something() -> None:
+    assert explain.lost_text(census()) == ""
+    assert "redis_lost" not in explain.law_view(census())
+    some = census(counters={"losses": 1, "lost_accepted": 40, "lost_sent": 1})
+    assert explain.law_view(some)["redis_lost"] == {"accepted": 40, "outcomes": 0, "sent": 1}
+    assert explain.lost_text(some) == (
+        "redis-loss: Redis forgot at least 40 accepted messages; of 0 outcomes it was told again, "
+        "and of 1 sent message that it did not know any more"
+    )

@@ -31,7 +31,7 @@ from paceline.bench.figures import (
 )
 from paceline.bench.lines import config_text
 from paceline.bench.machine import Machine, look
-from paceline.bench.plan import CONTESTANTS, Fsync, Plan
+from paceline.bench.plan import CONTESTANTS, EVENTS, STANDARD, Fsync, Plan
 from paceline.bench.report import Report, as_markdown, as_text
 from paceline.message import encode_payload
 from paceline.rehearsal.processes import parse_ps_time
@@ -100,6 +100,16 @@ def test_what_redis_used_is_told_apart_and_together() -> None:
     with_redis = named(found, "CPU a message with Redis's, paceline-2 / naive")
     assert with_redis.median == pytest.approx(1.5)
     assert "naive: intake rate" not in {figure.name for figure in found}
+
+
+@pytest.mark.parametrize(("redis_s", "met"), [(0.014, True), (0.016, False)])
+def test_what_events_cost_is_judged_with_redis_part(redis_s: float, met: bool) -> None:
+    runs = [run(STANDARD, 1), run(EVENTS, 1, redis_cpu_s=redis_s)]
+    found = figures(Measured(events=runs), ["always"])
+    assert named(found, "CPU a message with Redis's, with events / without").met is met
+    assert named(found, "Redis's CPU a message, with all events").median == redis_s * 10
+    assert named(found, "workers' CPU a message, with events / without").values == [1.0]
+    assert not figures(Measured(events=runs), ["everysec"])
 
 
 @pytest.mark.parametrize(("rq_s", "met"), [(10.1, True), (10.0, True), (9.9, False)])

@@ -26,3 +26,19 @@ def test_every_redis_key_that_scripts_compose_is_documented() -> None:
 def test_links_between_documents_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), f"{page.name} -> {target}"
+
+
+def test_every_test_that_the_durability_page_names_is_there() -> None:
+    page = (ROOT / "docs" / "durability.md").read_text(encoding="utf-8")
+    sources = {path.name: path.read_text("utf-8") for path in (ROOT / "tests").rglob("test_*.py")}
+    files = re.findall(r"`(?:tests/[a-z]+/)?(test_\w+\.py)`", page)
+    assert len(files) > 8, "the pattern finds no files any more"
+    assert [name for name in files if name not in sources] == []
+    tests = [
+        name
+        for source in sources.values()
+        for name in re.findall(r"^def (test_\w+)", source, re.MULTILINE)
+    ]
+    endings = re.findall(r"`…(\w+)`", page)
+    assert len(endings) > 10, "the pattern finds no tests any more"
+    assert [end for end in endings if not any(name.endswith(end) for name in tests)] == []

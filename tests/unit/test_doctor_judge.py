@@ -11,11 +11,11 @@ import pytest
 
 from paceline import logs
 from paceline.census import CONTAINERS, END_TERMS, IN_TERMS, Census, WorkerSeen
-from paceline.cli import common
 from paceline.doctor import endpoint_judge, local_checks, outbox_judge, redis_judge
 from paceline.doctor.endpoint_facts import AddressFacts, Certificate, EndpointFacts
 from paceline.doctor.finding import Finding, healthy
 from paceline.doctor.redis_facts import RedisFacts
+from paceline.hidden import hide_secrets_of
 from paceline.secrets_ import Secret
 from paceline.settings import Destination, RedisSettings, Settings
 
@@ -68,13 +68,14 @@ def test_a_redis_as_it_should_be() -> None:
         (replace(WELL, config=None), "fsync", "warn"),
         (info(maxmemory_policy="allkeys-lru"), "eviction", "fail"),
         (info(evicted_keys=3), "eviction", "fail"),
-        (info(used_memory=900 * 1024**2), "memory", "warn"),
+        (info(used_memory=701 * 1024**2), "memory", "warn"),
         (info(maxmemory=0, used_memory=9, total_system_memory=10), "memory", "warn"),
         (info(rdb_last_bgsave_status="err"), "snapshot", "fail"),
         (replace(WELL, disk_free_bytes=1024**2), "disk", "fail"),
         (info(aof_current_size=6 * 1024**3), "disk", "warn"),
         (info(connected_slaves=0), "replicas", "fail"),
         (config(min_replicas_to_write="0"), "replicas", "warn"),
+        (config(min_replicas_max_lag="0"), "replicas", "warn"),
         (replace(WELL, ahead_s=-3.0), "clock", "warn"),
         (replace(WELL, ahead_s=300.0), "clock", "fail"),
         (replace(WELL, pings_s=(0.02, 0.001, 0.03)), "latency", "warn"),
@@ -239,6 +240,7 @@ SILENT = WorkerSeen(id="w", live=False, lease_left_s=-9, slots=5, facts={"host":
         ({"gate": {"pause_until": "-1", "pause_why": "x"}}, "", {"open": "warn"}),
         ({"gate": {"hold_until": "-1", "hold_kind": "held"}}, "", {"open": "fail"}),
         ({"gate": {"draining": "ann"}}, "", {"open": "warn"}),
+        ({"gate": {"full": "900000000000000000 7 80% is used"}}, "", {"intake": "fail"}),
         ({"law": {"accepted": 1}}, "", {"accounts": "fail"}),
         ({"law": {"accepted": 85, "dead": 85}}, "", {"room": "warn"}),
         ({"law": {"accepted": 100, "dead": 100}}, "", {"room": "fail"}),
@@ -316,7 +318,7 @@ def test_no_secret_of_a_destination_is_forgotten() -> None:
         "header-hunter9",
         *(secret.ref for secret in signs),
     }
-    common._hide_secrets(to, {}, ("value",))
+    hide_secrets_of(logs.veil(), to, {}, ("value",))
     basic = b64encode(b"api:api_key-hunter9").decode()
     for text in (*(f"{name}-hunter9" for name in names if "username" not in name), basic):
         assert text not in logs.veil().cover(f"it is {text} here")

@@ -123,7 +123,9 @@ def test_what_happened() -> None:
         census(
             {"accepted": 10, "sent": 4},
             counters={"accepted": 10, "sent": 4, "retried": 3, "ambiguous_reaped": 2, "died": 1,
-                      "duplicates": 5, "returned": 6, "throttles": 7, "permits": 8},
+                      "duplicates": 5, "returned": 6, "throttles": 7, "permits": 8,
+                      "lost_accepted": 3, "lost_outcomes": 2,
+                      "events": 30, "events_trimmed": 12, "events_lost": 1},
             outcomes={"sent:200": 4, "ambiguous:timeout": 2, "ambiguous:500": 1,
                       "retry:refused": 9},
         )
@@ -137,7 +139,12 @@ def test_what_happened() -> None:
     assert get("paceline_dead_letters_total") == 1
     assert get("paceline_duplicates_total") == 5
     assert get("paceline_returned_total") == 6
+    lost = [get("paceline_redis_lost_total", what=w) for w in ("accepted", "outcomes", "sent")]
+    assert lost == [3, 2, 0]
     assert get("paceline_throttles_total") == 7
+    assert get("paceline_events_total") == 30
+    assert get("paceline_events_trimmed_total") == 12
+    assert get("paceline_events_lost_total") == 1
     assert get("paceline_permits_total") == 8
     assert get("paceline_law_difference") == 6
 
@@ -217,6 +224,8 @@ LATER = str(NOW + 2_000_000)
         ({"hold_until": LATER, "hold_kind": "breaker"}, {"breaker"}, 2),
         ({"hold_until": "-1", "hold_kind": "a kind of later"}, {"held"}, inf),
         ({"draining": "draining"}, {"drained"}, None),
+        ({"full": f"{LATER} 7 80% is used"}, {"full"}, None),
+        ({"full": f"{NOW} 7 80% is used"}, set(), None),
         ({"draining": "draining", "pause_until": LATER}, {"drained", "paused"}, 2),
     ],
 )
@@ -224,7 +233,7 @@ def test_closed(gate: dict[str, str], reasons: set[str], left: float | None) -> 
     get = of(census(gate={"k": "1", **gate}))
     shown = {
         reason: get("paceline_closed", reason=reason)
-        for reason in ("paused", "drained", "held", "throttled", "breaker")
+        for reason in ("paused", "drained", "full", "held", "throttled", "breaker")
     }
     assert shown == {reason: float(reason in reasons) for reason in shown}
     assert get("paceline_closed_seconds") == left
@@ -285,6 +294,7 @@ def test_totals_of_connections() -> None:
         ({"info": {"aof_last_write_status": "err"}}, 0),
         ({"info": {"maxmemory_policy": "allkeys-lru"}}, 0),
         ({"appendfsync": "everysec"}, 0),
+        ({"unsynced_rewrite": "yes"}, 0),
         ({"appendfsync": None}, None),
     ],
 )

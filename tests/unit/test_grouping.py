@@ -44,10 +44,16 @@ def test_a_group_is_complete_when_it_is_full() -> None:
 def test_what_is_not_alike_does_not_share() -> None:
     groups = grouping(most=2)
     for number, likeness in enumerate(
-        [ONE, OTHER, Likeness(b"2", b"", ONE.shared), Likeness(b"1", b"acme", ONE.shared)]
+        [
+            ONE,
+            OTHER,
+            Likeness(b"2", b"", ONE.shared),
+            Likeness(b"1", b"acme", ONE.shared),
+            Likeness(b"1", b"", ONE.shared, b"spring"),
+        ]
     ):
         assert add(groups, str(number), likeness) is None
-    assert names(add(groups, "4", OTHER)) == ["1", "4"]
+    assert names(add(groups, "5", OTHER)) == ["1", "5"]
 
 
 def test_one_that_would_pass_the_bytes_begins_a_group_of_its_own() -> None:

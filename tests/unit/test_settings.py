@@ -12,6 +12,7 @@ from hypothesis import strategies as st
 
 from paceline.backoff import POLICIES
 from paceline.errors import ConfigError
+from paceline.pressure import Limits
 from paceline.settings import Destination, Merge, RedisSettings, Settings, default_batch
 from paceline.settings_file import load, loads
 
@@ -82,6 +83,13 @@ def test_the_defaults_are_those_of_the_documents() -> None:
     assert http().max_payload_bytes == 4 * 2**20
     assert http().success.statuses == ("2xx",)
     assert (http().method, http().idempotency_key) == ("POST", "bare")
+
+
+def test_limits_of_a_whole_redis() -> None:
+    assert loads(HTTP).redis.limits == Limits(max_messages=0, max_bytes=0, memory_share=0.75)
+    given = loads("[redis]\nmax_messages = 5\nmax_bytes = 9\nmemory_share = 1\n" + HTTP)
+    assert given.redis.limits == Limits(max_messages=5, max_bytes=9, memory_share=1.0)
+    assert given.redis.url is None
 
 
 def test_every_default_of_the_class_is_the_default_of_the_file() -> None:
@@ -265,6 +273,7 @@ def test_plain_http_goes_through_no_other_machine_unless_allowed() -> None:
     here = HTTP.replace("https://api.example", "http://127.0.0.1:8025")
     far = here + 'proxy = "http://proxy.example:3128"\n'
     assert "readable" in problems(far)["destinations.api.proxy"]
+    assert "readable" in problems(far.replace("http:", "HTTP:", 1))["destinations.api.proxy"]
     assert loads(far + "allow_plain_http = true").destinations["api"].proxy
     assert loads(here + 'proxy = "http://[::1]:3128"').destinations["api"].proxy
     assert http('proxy = "http://proxy.example:3128"').proxy
@@ -286,6 +295,8 @@ def test_a_proxys_password_is_not_shown() -> None:
         ("https://a b/", "space"),
         ("https://h:99999/", "no URL"),
         ("https://h:0/", "port 0"),
+        ("https://h:hunter2/", "no URL"),
+        ("https://[u:hunter2]/", "no URL"),
         ("https://h/#x", "fragment"),
         ("https://u:hunter2@h/", "credentials"),
         ("https://hunter2@h/", "credentials"),
@@ -494,6 +505,8 @@ def test_merging_is_read(provider: str, lines: str, merge: Merge) -> None:
         ('[redis]\nurl = "redis://"' + HTTP, "redis.url", "no server"),
         ('[redis]\nurl = "sentinel+redis://h:1"' + HTTP, "redis.url", "no master"),
         ('[redis]\nappendfsync = "no"' + HTTP, "redis.appendfsync", "everysec"),
+        ("[redis]\nmemory_share = 75" + HTTP, "redis.memory_share", "such as 0.75"),
+        ("[redis]\nmax_messages = -1" + HTTP, "redis.max_messages", "0 for no limit"),
         ("", "destinations", "there is none"),
         ("destinations = 5", "destinations", "there is none"),
         ("[destinations]\napi = 5", "destinations.api", "table"),

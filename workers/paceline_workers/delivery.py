@@ -65,7 +65,8 @@ class Delivery:
     """Delivers messages one by one, on one thread, with a Session of its own.
 
     ``on_ambiguous``: what becomes of a merged request that may have been processed. ``book``: where
-    each message goes, where the destination has many endpoints.
+    each message goes, where the destination has many endpoints. ``cover``: a text for the record,
+    without what nobody is to read, given the payload that it may quote (None: of many messages).
     """
 
     def __init__(
@@ -80,7 +81,9 @@ class Delivery:
         rand: Callable[[], float],
         on_ambiguous: Literal["retry", "park"] = "park",
         book: EndpointBook | None = None,
+        cover: Callable[[str, bytes | None], str] = lambda text, _: text,
     ) -> None:
+        self._cover = cover
         self._profile = profile
         self._route = route
         self._gate = gate
@@ -249,7 +252,8 @@ class Delivery:
             # The provider named no time: the wait doubles with each refusal that the whole
             # destination meets, which only the script knows.
             delay_s = 0.0
-        record = self._record(leased, outcome, decision.reason, action, permit)
+        why = self._why(decision, _payload_of(leased))
+        record = self._record(leased, outcome, why, action, permit)
         if request.latency_s is not None:
             record["latency_ms"] = round(request.latency_s * 1e3, 3)
         sent = action == "sent" and leased.request_id is None
@@ -259,7 +263,7 @@ class Delivery:
             action=action,
             charge=decision.charge,
             delay_s=delay_s,
-            why=decision.reason,
+            why=why,
             record=record,
             provider_id=outcome.provider_id or "",
             sha1=hashlib.sha1(leased.payload, usedforsecurity=False).digest() if sent else b"",
@@ -269,6 +273,12 @@ class Delivery:
             # A connection that failed before the gate drew no permit: nothing was begun.
             begun_us=permit.begun_us if permit and request.wire_s is not None else 0,
             health="" if one_url else outcome.health,
+        )
+
+    def _why(self, decision: Disposition, payload: bytes | None) -> str:
+        # Of a success the reason is ours alone; and these are many.
+        return (
+            decision.reason if decision.action == "sent" else self._cover(decision.reason, payload)
         )
 
     def _dispose(self, leased: Leased, outcome: Outcome, *, suspect: bool) -> Disposition:
@@ -295,7 +305,9 @@ class Delivery:
         if outcome.partial:
             record["not_accepted"] = outcome.partial
         if outcome.body and (action != "sent" or outcome.partial):
-            record["response"] = outcome.body[:_EXCERPT_BYTES].decode("utf-8", "replace")
+            # A provider may answer with what it was sent.
+            response = outcome.body[:_EXCERPT_BYTES].decode("utf-8", "replace")
+            record["response"] = self._cover(response, _payload_of(leased))
         return record
 
     def each(self, leased: Leased, members: Sequence[str]) -> list[Settlement]:
@@ -308,14 +320,15 @@ class Delivery:
 
     def _of_member(self, leased: Leased, message_id: str, outcome: Outcome) -> Settlement:
         decision = dispose(outcome, leased.head.tries, self._profile.policy, self._rand())
-        record = self._record(leased, outcome, decision.reason, decision.action, None)
+        why = self._why(decision, None)
+        record = self._record(leased, outcome, why, decision.action, None)
         return Settlement(
             id=message_id,
             nonce=leased.nonce,
             action=decision.action,
             charge=decision.charge,
             delay_s=decision.delay_s,
-            why=decision.reason,
+            why=why,
             record=record,
             provider_id=outcome.provider_id or "",
             label=f"{outcome.kind}:{outcome.status}",
@@ -335,7 +348,7 @@ class Delivery:
             record={
                 "outcome": "rejected",
                 "action": "dead",
-                "reason": reason,
+                "reason": self._cover(reason, _payload_of(leased)),
                 "status": None,
                 "attempt": 0,
                 "at_us": str(round(self._clock.wall_s() * 1e6)),
@@ -361,6 +374,11 @@ class Delivery:
         """Closes the session; the shared pool stays. What is carried goes to the settler."""
         self._session.close()
         self._gate.hand_over()
+
+
+def _payload_of(leased: Leased) -> bytes | None:
+    """None of a merged request: its body is no message's."""
+    return leased.payload if leased.request_id is None else None
 
 
 def _merging(profile: Profile) -> Merging:

@@ -25,6 +25,7 @@ from paceline.outbox import OutboxStore
 from paceline.proxy import proxy_of
 from paceline.scripts import Pinned
 from paceline.settings import Destination
+from paceline_workers.covering import Covering
 from paceline_workers.crowd import Crowd
 from paceline_workers.delivery import Delivery, Route
 from paceline_workers.endpoint_book import EndpointBook
@@ -35,6 +36,7 @@ from paceline_workers.merger import Merger
 from paceline_workers.pending import PendingQueue
 from paceline_workers.providers.base import Profile, as_merging, as_polling
 from paceline_workers.providers.registry import build
+from paceline_workers.recall import Recall
 from paceline_workers.recipe import recipe_of
 from paceline_workers.sender import QUEUE_S, Sender
 from paceline_workers.settler import Settler
@@ -79,6 +81,8 @@ class Engine:
         self._clock = clock
         self._trace = trace
         self.profile = LiveProfile(build(destination, environ, clock.wall_s))
+        self._environ = environ
+        self._covering = Covering(destination, environ)
         self._proxy = proxy_of(destination, environ)
         self.recipe = recipe_of(destination, environ)
         self._watchdog = Watchdog(clock.monotonic_s)
@@ -89,6 +93,7 @@ class Engine:
         self._network = Network(certificates=self._book is None)
         # Without the values in their queries: keys are sometimes sent there.
         self._shown_urls: list[str] = destination.public()["urls"]
+        self.recall = Recall(store, clock.elapsed_s)
         self.pool = self._make_pool()
         self.sender = self._make_sender()
         self._taker = BatchTaker(store, worker, self.sender, clock=clock, stopping=self.stopping)
@@ -106,6 +111,7 @@ class Engine:
     def replace_profile(self, destination: Destination, profile: Profile) -> None:
         """From the next request on; ``destination`` differs in nothing that the rest is made of."""
         self.destination = destination
+        self._covering.add(destination, self._environ)
         self.profile.replace(profile)
 
     def await_quiet(self, giving_up: threading.Event) -> None:
@@ -132,6 +138,10 @@ class Engine:
     def take_batch(self, count: int, lane: Lane, invitation: str) -> int:
         """Carries an invitation out, see BatchTaker."""
         return self._taker.take_batch(count, lane, invitation)
+
+    def take_unanswered(self) -> bool:
+        """Answers an invitation that no job brought, see BatchTaker."""
+        return self._taker.take_unanswered()
 
     # -- what the heartbeat asks ------------------------------------------------------------
 
@@ -221,7 +231,9 @@ class Engine:
     def _make_sender(self) -> Sender:
         d = self.destination
         adapter = self._make_adapter(d.total_timeout_s)
-        exchange = Exchange(self._store, Pinned(self._store.client), self._clock.elapsed_s)
+        exchange = Exchange(
+            self._store, Pinned(self._store.client), self._clock.elapsed_s, self.recall
+        )
 
         def make_delivery(settler: Settler) -> Delivery:
             return Delivery(
@@ -234,10 +246,11 @@ class Engine:
                 rand=random.random,
                 on_ambiguous=d.merge.on_ambiguous,
                 book=self._book,
+                cover=self._covering,
             )
 
         def settler_of(settled: Callable[[Sequence[Settlement]], None]) -> Settler:
-            return Settler(self._store, settled)
+            return Settler(self._store, settled, self.recall)
 
         return Sender(
             d.effective_connections,

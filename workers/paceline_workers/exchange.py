@@ -22,6 +22,7 @@ from redis.exceptions import RedisError, ResponseError
 from paceline.answers import Leased, Permit, Settlement
 from paceline.outbox import OutboxStore
 from paceline.scripts import Pinned
+from paceline_workers.recall import Recall
 
 log = logging.getLogger("paceline.exchange")
 
@@ -55,13 +56,21 @@ class Exchange:
     """The one connection over which this process settles and begins. Thread-safe.
 
     ``elapsed_s`` stamps the answers: by the thread that read them, for one that waited behind it
-    may wake much later, and its permit is as old as the answer.
+    may wake much later, and its permit is as old as the answer. ``recall`` tells a Redis that was
+    restarted what it may have lost, before anything is begun there.
     """
 
-    def __init__(self, store: OutboxStore, pinned: Pinned, elapsed_s: Callable[[], float]) -> None:
+    def __init__(
+        self,
+        store: OutboxStore,
+        pinned: Pinned,
+        elapsed_s: Callable[[], float],
+        recall: Recall | None = None,
+    ) -> None:
         self._store = store
         self._pinned = pinned
         self._elapsed_s = elapsed_s
+        self._recall = recall
         self._lock = threading.Lock()
         self._busy = False
         self._gathered: list[Turn] = []
@@ -115,6 +124,8 @@ class Exchange:
     def _speak(self, together: Sequence[Turn]) -> None:
         settlements = [one for turn in together for one in turn.settlements]
         askers = [turn for turn in together if turn.asks is not None]
+        if self._recall is not None:
+            self._recall.look(self._pinned.ready())
         words, permits = self._store.turn(
             self._pinned,
             settlements,

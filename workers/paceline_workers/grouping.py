@@ -1,8 +1,9 @@
 """Which messages go into one request: grouped by what they share, until a group is full or has
 waited for long enough. Pure; `now` is monotonic seconds.
 
-Messages of different priority or tenant never share a request, however equal they are: it is begun
-as one, and what the provider says of one tenant's must not befall another's.
+Messages of different priority, tenant or campaign never share a request, however equal they are: it
+is begun as one, what the provider says of one tenant's must not befall another's, and a campaign
+can be paused.
 """
 
 from __future__ import annotations
@@ -20,6 +21,7 @@ class Likeness(NamedTuple):
     priority: bytes
     tenant: bytes
     shared: tuple[bytes, ...]
+    campaign: bytes = b""
 
 
 @dataclass(slots=True)

@@ -14,6 +14,7 @@ from __future__ import annotations
 
 import hashlib
 import logging
+import struct
 import threading
 from collections.abc import Callable, Iterable, Sequence
 from typing import Protocol
@@ -36,6 +37,7 @@ _HIGH = b"0"
 #: Of a message's string (records.py).
 _HEAD_BYTES = 60
 _AS_TAKEN = (b"PR", b"PL")
+_MOMENTS, _MOMENTS_AT, _NEVER_US = struct.Struct(">dddd"), 24, 4e17
 #: Messages that wait for others of their kind, in full requests.
 _HELD_REQUESTS = 4
 _AGAIN_S = 0.2
@@ -194,20 +196,33 @@ class Merger:
     ) -> tuple[Likeness, Member, Portion] | None:
         """What goes into a group; None of what goes alone: it cannot be merged, or is a request, or
         is not held as it was taken (R) or under this nonce (L)."""
-        if value[:2] not in _AS_TAKEN or is_request(message_id):
+        if value[:2] not in _AS_TAKEN or is_request(message_id) or len(value) < _HEAD_BYTES:
             return None
+        seq, at, expires, due = _MOMENTS.unpack_from(value, _MOMENTS_AT)
+        if not 0 <= seq + at + expires + due < _NEVER_US:
+            return None  # no header of ours
         tenant_end = _HEAD_BYTES + value[56]
-        payload = value[tenant_end + value[57] + (value[58] << 8) + value[59] :]
+        campaign_end = tenant_end + value[57]
+        payload = value[campaign_end + (value[58] << 8) + value[59] :]
         try:
             portion = portion_of(payload)
         except PayloadError:
             return None  # told where it is rendered: it is a dead letter there
+        except Exception:
+            # A defect of ours must not send its whole batch round for ever; alone, it ends.
+            log.exception("message %s: it could not be looked at for merging", message_id)
+            return None
         if portion is None:
             return None
         head = value[:_HEAD_BYTES]
         sha1 = hashlib.sha1(payload, usedforsecurity=False).digest()
         return (
-            Likeness(value[22:23], value[_HEAD_BYTES:tenant_end], portion.shared),
+            Likeness(
+                value[22:23],
+                value[_HEAD_BYTES:tenant_end],
+                portion.shared,
+                value[tenant_end:campaign_end],
+            ),
             Member(message_id, nonce, head, sha1, len(payload)),
             portion,
         )
@@ -254,6 +269,7 @@ class Merger:
                     group.members,
                     priority=priority,
                     tenant=tenant,
+                    campaign=group.likeness.campaign.decode("latin-1"),
                     batches=self._taken,
                 )
             except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:

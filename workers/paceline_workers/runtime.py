@@ -106,6 +106,7 @@ class WorkerRuntime:
             name=self.name,
             ready=lambda: self.engine.sender.is_open(),
             stop_event=self.stopping,
+            seek=self._take_unanswered,
         )
         self._heartbeat = Heartbeat(
             self.store,
@@ -179,6 +180,10 @@ class WorkerRuntime:
         """Carries an invitation out (jobs.Taker). Never raises for Redis."""
         with self._taking:
             return self.engine.take_batch(count, lane, invitation)
+
+    def _take_unanswered(self) -> bool:
+        with self._taking:
+            return self.engine.take_unanswered()
 
     # -- reload -----------------------------------------------------------------------------
 
@@ -256,12 +261,15 @@ class WorkerRuntime:
 
     def _facts(self) -> Mapping[str, Any]:
         destination = self.engine.destination
+        run_id = self._facts_pin.current_run_id()
+        # One that has nothing to send would not notice a restart of Redis.
+        self.engine.recall.look(run_id)
         return {
             **identity(),
             "config": destination.digest(),
             "config_stale": self._standing.look(self.store, destination),
             "version": __version__,
-            "run_id": self._facts_pin.current_run_id(),
+            "run_id": run_id,
             "memory_bytes": memory_bytes(),
             **self.engine.facts(),
         }

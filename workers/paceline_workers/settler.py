@@ -19,6 +19,7 @@ from paceline.answers import Settlement
 from paceline.outbox import OutboxStore
 from paceline_workers.narrator import tell
 from paceline_workers.outage import Outage
+from paceline_workers.recall import Recall
 
 MOST_IN_ONE_CALL = 64
 #: Settlements are gathered for this long: one call, one fsync, for all of them. Short, for a
@@ -32,10 +33,17 @@ log = logging.getLogger("paceline.settler")
 
 
 class Settler:
-    """A thread that settles. ``settled(settlements)`` is called after each accepted call."""
+    """A thread that settles. ``settled(settlements)`` is called after each accepted call;
+    ``recall`` hears of all that Redis has accepted."""
 
-    def __init__(self, store: OutboxStore, settled: Callable[[Sequence[Settlement]], None]) -> None:
+    def __init__(
+        self,
+        store: OutboxStore,
+        settled: Callable[[Sequence[Settlement]], None],
+        recall: Recall | None = None,
+    ) -> None:
         self._store = store
+        self._recall = recall
         self._settled = settled
         self._waiting: list[Settlement] = []
         self._awaited: dict[int, threading.Event] = {}  # by the settlement's identity
@@ -123,6 +131,8 @@ class Settler:
 
     def accepted(self, settlements: Sequence[Settlement], words: Sequence[str]) -> None:
         """What Redis made of outcomes, whoever brought them there: told, and off our hands."""
+        if self._recall is not None:
+            self._recall.note(settlements, words)
         for settlement, word in zip(settlements, words, strict=True):
             if word not in ("ok", "repeat"):
                 log.warning(

@@ -18,6 +18,8 @@ from paceline_workers.sender import Sender
 #: How often high messages are looked for while a batch is being handed to the sender.
 HIGH_EVERY_S = 0.04
 _TAKE_AGAIN_S = 0.2
+#: How long a job may take to bring an invitation to a worker that waits for one.
+CARRIED_S = 0.25
 
 log = logging.getLogger("paceline.worker")
 
@@ -54,6 +56,17 @@ class BatchTaker:
         if self._sender.merger is None:
             return self._carry_out(count, lane, invitation, meanwhile)
         return self._fill_requests(count, lane, invitation, meanwhile)
+
+    def take_unanswered(self) -> bool:
+        """Answers an invitation that no job brought, if one stands: RQ lost it, or Redis was too
+        full for it to be put into a queue. True where there was one. Raises RedisError.
+
+        No more is taken than was released; should its job come after all, it is found answered."""
+        found = self._store.unanswered(CARRIED_S)
+        if found is None:
+            return False
+        self.take_batch(found.count, found.lane, found.id)
+        return True
 
     def _fill_requests(
         self, count: int, lane: Lane, invitation: str, meanwhile: Callable[[], object]

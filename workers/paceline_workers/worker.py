@@ -19,6 +19,9 @@ that dies on a time-out, and clean-ups that requeue jobs. A daemon's differs:
 
 Life of a job: BLPOP → fetch the hash → show as busy, started → the function → gone, idle. Under
 a full Redis (OOM) the bookkeeping is skipped with one warning, and jobs go on: they make room.
+
+A full Redis also lets no job be put into a queue. So where none comes for a second, or RQ's keys
+are unusable, the worker **seeks** work by itself, and goes on so while it finds some.
 """
 
 from __future__ import annotations
@@ -57,6 +60,9 @@ _NOT_READY_POLL_S = 0.1
 _RETRY_MIN_S = 0.1
 _RETRY_MAX_S = 1.0
 _REMIND_S = 30.0
+# After something was found without a job, jobs are awaited for so long only, for this time.
+_SEEK_AGAIN_S = 0.1
+_SEEKING_S = 2.0
 # What a killed worker leaves: its job's hash goes first, so that a clean-up that finds the
 # execution in the started registry (`rq info` runs one) has nothing to move among the failed.
 _JOB_TTL_S = 240
@@ -89,6 +95,8 @@ class PacelineWorker(SimpleWorker):
     name: unique among live workers. A registration left by a killed one is taken over.
     ready: asked before every pop; while it returns False nothing is popped. It is asked again
         every 100 ms, or at once after `nudge()`.
+    seek: asked when no job came; finds work that no job brought, does it, and returns whether there
+        was any. May raise RedisError.
     stop_event: set it, and `run` returns after the job that is running; `nudge()` hastens it.
     allowed_functions: dotted names of the functions that jobs may run.
     farewell_s: how long to wait for the deregistration at the end.
@@ -109,6 +117,7 @@ class PacelineWorker(SimpleWorker):
         name: str,
         ready: Callable[[], bool],
         stop_event: threading.Event,
+        seek: Callable[[], bool] = lambda: False,
         allowed_functions: frozenset[str] = ALLOWED_FUNCTIONS,
         farewell_s: float = 3.0,
     ) -> None:
@@ -129,6 +138,8 @@ class PacelineWorker(SimpleWorker):
         self.pid = os.getpid()
         self.destination = destination
         self._ready = ready
+        self._seek = seek
+        self._found_at = -_SEEKING_S
         self._stop_event = stop_event
         self._allowed_functions = allowed_functions
         self._farewell_s = farewell_s
@@ -195,11 +206,16 @@ class PacelineWorker(SimpleWorker):
                     self._beat_now.set()
                 if popped is not None:
                     self.execute_job(*popped)
+                else:
+                    self._find_work()
             except redis.exceptions.RedisError as error:
                 # All of them: away, frozen, loading, read-only after a fail-over, no permission.
                 # The connection may be to the wrong server by now, hence new ones.
                 self._settle_down()
-                self._stop_event.wait(outage.delay_s(error))
+                delay_s = outage.delay_s(error)
+                # Only RQ's own keys may be unusable.
+                if not (isinstance(error, redis.exceptions.ResponseError) and self._finds_work()):
+                    self._stop_event.wait(delay_s)
                 self.connection.connection_pool.disconnect(inuse_connections=False)
             except Exception:  # a daemon does not end over one bad job
                 self._settle_down()
@@ -224,7 +240,9 @@ class PacelineWorker(SimpleWorker):
         BLPOP even on a single queue, where RQ would move the id to an intermediate list: that
         is never emptied after a kill, and a lost invitation costs nothing.
         """
-        popped = self.connection.blpop(self.queue_keys(), self.pop_timeout_s)
+        seeking = time.monotonic() - self._found_at < _SEEKING_S
+        timeout_s = min(_SEEK_AGAIN_S, self.pop_timeout_s) if seeking else self.pop_timeout_s
+        popped = self.connection.blpop(self.queue_keys(), timeout_s)
         if popped is None:
             return None
         key, job_id = map(as_text, popped)
@@ -234,6 +252,22 @@ class PacelineWorker(SimpleWorker):
             self.log.debug("worker %s: invitation %s had expired", self.name, job_id)
             return None
         return job, next(queue for queue in self.queues if queue.key == key)
+
+    def _find_work(self) -> bool:
+        """Does work that no job brought, as long as there is some; whether there was. Raises
+        RedisError."""
+        found = False
+        while not self._stop_event.is_set() and self._is_ready() and self._seek():
+            found = True
+            self._found_at = time.monotonic()
+        return found
+
+    def _finds_work(self) -> bool:
+        try:
+            return not self._suspended and self._find_work()
+        except redis.exceptions.RedisError as error:
+            self.log.debug("worker %s: nor without a job: %r", self.name, error)
+            return False
 
     # -- one job ------------------------------------------------------------------------------
 

@@ -12,7 +12,7 @@ Files, in the order of a run::
     producer.py peers/    what those processes run
     cpu.py        CPU time of processes, and Redis's own
     peak.py       the most memory that a process has held
-    contest.py backlog.py memory.py latency.py    the sections
+    contest.py memory.py latency.py events.py backlog.py    the sections
     figures.py report.py    pure: medians, ratios, bars; rendering
     work_folder.py          where it runs
     pacing/                 ``paceline bench pacing``: how well the pace is kept, a bench by itself

@@ -26,6 +26,7 @@ Examples:
   paceline bench                                 all of it
   paceline bench --pairs 3 --fsync always --only naive --only paceline-2
   paceline bench --only backlog --backlog 100000
+  paceline bench --only events --fsync always    what delivery events cost
   paceline bench --markdown > figures.md
   paceline bench pacing                          how well the pace is kept
   paceline bench merge                           millions a minute, in and out
@@ -107,8 +108,8 @@ def bench(
 
     One sink without latency or faults, and in turn on it: a one-thread requests loop, RQ's
     SimpleWorker with one job a message, Paceline with one worker and with two. Then: memory of a
-    waiting message, latency of a single one, and the cost with a backlog standing behind. Raw
-    numbers are printed, and beside each figure its bar, where it has one.
+    waiting message, latency of a single one, the cost with delivery events, and with a backlog
+    standing behind. Raw numbers are printed, and beside each figure its bar, where it has one.
 
     Leave the machine alone meanwhile: load and stolen CPU time are in the report.
     """

@@ -11,7 +11,7 @@ from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from statistics import median
 
-from paceline.bench.plan import CONTESTANTS, NAIVE, RQ, STANDARD, WORKERS, Fsync
+from paceline.bench.plan import CONTESTANTS, EVENTS, NAIVE, RQ, STANDARD, WORKERS, Fsync
 from paceline.rehearsal.measures import quantile
 
 
@@ -127,6 +127,7 @@ BACKLOG_BAR = Bar("≤", 1.1)
 INGEST_BAR = Bar("≥", 10)
 MEMORY_BAR = Bar("≤", 350)
 LATENCY_BAR = Bar("≤", 25)
+EVENTS_BAR = Bar("≤", 1.1)
 
 
 @dataclass(frozen=True, slots=True)
@@ -159,6 +160,8 @@ class Measured:
     memory: Sequence[Memory] = field(default_factory=tuple)
     latency: Sequence[Latency] = field(default_factory=tuple)
     backlog: Sequence[Depth] = field(default_factory=tuple)
+    #: Of ``STANDARD`` and ``EVENTS``.
+    events: Sequence[Run] = field(default_factory=tuple)
 
 
 def figures(measured: Measured, policies: Sequence[Fsync]) -> list[Figure]:
@@ -170,6 +173,7 @@ def figures(measured: Measured, policies: Sequence[Fsync]) -> list[Figure]:
         found += _ratios(fsync, runs)
         found += _memory(fsync, measured.memory)
         found += _latency(fsync, measured.latency)
+        found += _events(fsync, measured.events)
         found += _backlog(fsync, measured.backlog)
     return found
 
@@ -257,6 +261,31 @@ def _latency(fsync: Fsync, found: Sequence[Latency]) -> list[Figure]:
             continue
         made.append(Figure(fsync, f"idle latency, p50 of {len(one.ms)}", "ms", [p50]))
         made.append(Figure(fsync, f"idle latency, p99 of {len(one.ms)}", "ms", [p99], LATENCY_BAR))
+    return made
+
+
+def _events(fsync: Fsync, found: Sequence[Run]) -> list[Figure]:
+    mine = [run for run in found if run.fsync == fsync]
+    made: list[Figure] = []
+    kinds: list[tuple[str, str, Callable[[Run], float], Bar | None]] = [
+        ("CPU a message with Redis's", "ms", lambda run: run.all_ms, EVENTS_BAR),
+        ("CPU a message", "ms", lambda run: run.cpu_ms, None),
+        (
+            "workers' CPU a message",
+            "ms",
+            lambda run: run.cpu_s["workers"] / run.messages * 1e3,
+            None,
+        ),
+        ("Redis's CPU a message", "ms", lambda run: run.redis_ms, None),
+        ("drain rate", "/s", lambda run: run.per_s, None),
+    ]
+    for what, unit, value, bar in kinds:
+        ratios = paired(mine, EVENTS, STANDARD, value)
+        if ratios:
+            for name, whose in (("without events", STANDARD), ("with all events", EVENTS)):
+                values = [value(run) for run in mine if run.contestant == whose]
+                made.append(Figure(fsync, f"{what}, {name}", unit, values))
+            made.append(Figure(fsync, f"{what}, with events / without", "×", ratios, bar))
     return made
 
 

@@ -13,9 +13,11 @@ NAIVE, RQ = "naive", "rq"
 #: Contestant -> its workers, for those that are Paceline.
 WORKERS: Mapping[str, int] = MappingProxyType({"paceline-1": 1, "paceline-2": 2})
 CONTESTANTS = (NAIVE, RQ, *WORKERS)
-#: Who stands for Paceline where one figure is enough: memory, latency, backlog.
+#: Who stands for Paceline where one figure is enough: memory, latency, events, backlog.
 STANDARD = "paceline-2"
-SECTIONS = ("memory", "latency", "backlog")
+#: The same with all delivery events on, in the section that compares both.
+EVENTS = "paceline-2-events"
+SECTIONS = ("memory", "latency", "events", "backlog")
 
 #: Pacing must not bind: what is compared is what a message costs.
 RATE, BURST, CONNECTIONS = 50_000, 20_000, 10

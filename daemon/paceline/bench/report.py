@@ -42,6 +42,7 @@ class Report:
             "runs": [_run(run) for run in measured.runs],
             "memory": [{**asdict(one), "overhead": one.overhead} for one in measured.memory],
             "latency": [asdict(one) for one in measured.latency],
+            "events": [_run(run) for run in measured.events],
             "backlog": [{**asdict(one), "ms": one.ms} for one in measured.backlog],
             "figures": [_figure(figure) for figure in self.figures],
             "missed": [f"{figure.fsync}: {figure.name}" for figure in self.missed],
@@ -110,7 +111,7 @@ def _machine(report: Report) -> list[str]:
     plan = report.plan
     measured = report.measured
     pairs = f"{plan.pairs} pairs of {plan.messages:,} messages of 1 kB; "
-    if not (measured.runs or measured.backlog):
+    if not (measured.runs or measured.events or measured.backlog):
         pairs = ""
     return [machine_line(report.machine), f"{pairs}{report.elapsed_s:.0f} s in all."]
 
@@ -126,7 +127,7 @@ def machine_line(m: Machine) -> str:
 
 def _raw(measured: Measured, fsync: Fsync) -> list[str]:
     lines: list[str] = []
-    for run in measured.runs:
+    for run in (*measured.runs, *measured.events):
         if run.fsync != fsync:
             continue
         parts = ", ".join(

@@ -10,6 +10,7 @@ from pathlib import Path
 from paceline.bench import machine as machines
 from paceline.bench.backlog import measure_backlog
 from paceline.bench.contest import order, run_once
+from paceline.bench.events import measure_events
 from paceline.bench.figures import Depth, Latency, Measured, Memory, Run
 from paceline.bench.latency import measure_latency
 from paceline.bench.memory import measure_memory
@@ -31,9 +32,10 @@ def bench(plan: Plan, folder: Path, tell: Teller) -> Report:
     runs: list[Run] = []
     memory: list[Memory] = []
     latency: list[Latency] = []
+    events: list[Run] = []
     backlog: list[Depth] = []
     machine: machines.Machine | None = None
-    # The backlog's section has servers of its own, and runs under the first policy only.
+    # Events and backlog have servers of their own, and run under the first policy only.
     policies = plan.fsync if plan.contestants or _lines(plan) else plan.fsync[:1]
     with BenchSink(folder) as sink:
         for fsync in policies:
@@ -52,13 +54,15 @@ def bench(plan: Plan, folder: Path, tell: Teller) -> Report:
                     line = stage.lines[STANDARD]
                     found = measure_latency(stage, sink, line, plan.sends, plan.seed, tell.step)
                     latency.append(found)
+            if plan.wants("events") and fsync == plan.fsync[0]:
+                events += measure_events(plan, folder, fsync, sink, tell)
             if plan.wants("backlog") and fsync == plan.fsync[0]:
                 backlog += measure_backlog(plan, folder, fsync, sink, tell)
     assert machine is not None
     return Report(
         plan,
         replace(machine, stolen=stolen_since(ticks)),
-        Measured(runs, memory, latency, backlog),
+        Measured(runs, memory, latency, backlog, events),
         time.monotonic() - began_s,
     )
 

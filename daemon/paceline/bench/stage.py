@@ -6,6 +6,7 @@ import time
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
+from types import MappingProxyType
 from typing import Self
 
 import redis
@@ -41,8 +42,9 @@ class Mark:
 
 class BenchStage:
     """Started by ``with``; ``lines`` by name. ``workers`` maps each contestant's name to its number
-    of workers; ``most`` is how many messages an outbox must hold. Raises EmbeddedServerError,
-    PartFailed, BenchFailed, RedisError, OSError."""
+    of workers; ``most`` is how many messages an outbox must hold; ``dialects`` are of those that
+    speak otherwise than ``dialect``. Raises EmbeddedServerError, PartFailed, BenchFailed,
+    RedisError, OSError."""
 
     def __init__(
         self,
@@ -55,6 +57,7 @@ class BenchStage:
         burst: int = BURST,
         most: int = 1_000_000,
         dialect: Dialect = HTTP,
+        dialects: Mapping[str, Dialect] = MappingProxyType({}),
     ) -> None:
         self.fsync = fsync
         self.lines: dict[str, Line] = {}
@@ -66,6 +69,7 @@ class BenchStage:
         self._burst = burst
         self._most = most
         self._dialect = dialect
+        self._dialects = dialects
 
     def __enter__(self) -> Self:
         self._folder.mkdir(mode=0o700, parents=True)
@@ -74,8 +78,9 @@ class BenchStage:
             # Time enough for a server that is flushing half a million messages to its disk.
             self.client = connect(self.url, name="paceline-bench", timeout_s=30.0)
             for name, workers in self._workers.items():
+                dialect = self._dialects.get(name, self._dialect)
                 line = Line(
-                    name, workers, self._rate, self._burst, self._folder, self.client, self._dialect
+                    name, workers, self._rate, self._burst, self._folder, self.client, dialect
                 )
                 self.lines[name] = line
                 line.start(self.url, self._sink_url, self._most)

@@ -64,6 +64,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
     "hold": ("paceline.cli.control", "hold", "Stop sending because of the provider."),
     "drain": ("paceline.cli.control", "drain", "Take nothing new, finish what waits."),
     "cancel": ("paceline.cli.control", "cancel", "Cancel messages by id."),
+    "campaign": (
+        "paceline.cli.campaign",
+        "campaign",
+        "Campaigns: list, show, pause, resume, cancel.",
+    ),
     "purge": ("paceline.cli.control", "purge", "Drop everything that waits."),
     "dead": ("paceline.cli.shelves", "dead", "Dead letters: list, replay, drop."),
     "parked": ("paceline.cli.shelves", "parked", "Messages of unknown fate: list, settle."),
@@ -71,6 +76,11 @@ COMMANDS: Final[dict[str, tuple[str, str, str]]] = {
         "paceline.cli.endpoints",
         "endpoints",
         "Endpoints of a destination that has many: list, add, import, remove, enable.",
+    ),
+    "acl": (
+        "paceline.cli.acl",
+        "acl",
+        "Print users for Redis's ACL file, each with the least rights.",
     ),
     "sink": ("paceline.sink.command", "sink_command", "Run a local provider simulator."),
     "bench": ("paceline.bench.command", "bench", "What a message costs, beside others."),

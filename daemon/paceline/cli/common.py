@@ -31,9 +31,10 @@ from paceline.errors import (
     RedisUnavailable,
     UnknownDestination,
 )
+from paceline.hidden import hide_secrets_of
 from paceline.log_veil import url_password
 from paceline.outbox import OutboxStore, known_destinations
-from paceline.secrets_ import Secret
+from paceline.redis_url import completed
 from paceline.settings import Destination, RedisSettings, Settings
 from paceline.settings_file import load
 
@@ -117,7 +118,26 @@ def read_setup(path: Path | None, data: Path, tell: Callable[[str], object] = _t
     url = os.environ.get("PACELINE_REDIS_URL")
     if url:
         settings = replace(settings, redis=replace(settings.redis, url=url))
-    return Setup(settings, named, data)
+    return Setup(replace(settings, redis=complete_redis(settings.redis, named)), named, data)
+
+
+def complete_redis(given: RedisSettings, source: Path | None) -> RedisSettings:
+    """With login and TLS in its URL, which every client is built from. Raises ConfigError."""
+    if given.url is None:
+        return given
+    problems: list[ConfigProblem] = []
+    url = completed(
+        given.url,
+        problems,
+        username=given.username,
+        password=None if given.password is None else given.password.reveal(os.environ),
+        ca_file=given.ca_file,
+        cert_file=given.cert_file,
+        key_file=given.key_file,
+    )
+    if problems:
+        raise ConfigError(problems, source=str(source or "configuration"))
+    return replace(given, url=url)
 
 
 def need_destinations(setup: Setup) -> None:
@@ -221,39 +241,13 @@ def start_logging(setup: Setup, *, verbose: bool = False) -> None:
 def hide_secrets(setup: Setup) -> None:
     """Those that the file itself holds are not shown in the logs from here on."""
     for destination in setup.settings.destinations.values():
-        _hide_secrets(destination, {}, ("value",))
+        hide_secrets_of(logs.veil(), destination, {}, ("value",))
 
 
 def log_as_worker(destination: Destination, worker: str, environ: Mapping[str, str]) -> None:
     """From here on the logs are this worker's, which has its destination's secrets revealed."""
-    _hide_secrets(destination, environ, ("value", "env", "file"))
+    hide_secrets_of(logs.veil(), destination, environ)
     logs.identify(destination=destination.name, worker=worker)
-
-
-def _hide_secrets(
-    destination: Destination, environ: Mapping[str, str], sources: tuple[str, ...]
-) -> None:
-    """Not the username by itself: it may be any word."""
-
-    def value(secret: Secret | None) -> str:
-        if secret is None or secret.source not in sources:
-            return ""
-        try:
-            return secret.reveal(environ)
-        except ConfigError:
-            return ""  # it is not there, so it cannot be told; the worker says so when it starts
-
-    veil = logs.veil()
-    if password := value(destination.password):
-        veil.hide_login(value(destination.username), password)
-    if key := value(destination.api_key):
-        # Bare, and as Mailgun wants it.
-        veil.hide_login("api", key)
-    if password := value(destination.proxy_password):
-        veil.hide_login(value(destination.proxy_username), password)
-    veil.hide(*(v for secret in destination.headers.values() if (v := value(secret))))
-    # With its prefix or without.
-    veil.hide(*(value(secret).removeprefix("whsec_") for secret in destination.secrets))
 
 
 def redis_option(command: F) -> F:

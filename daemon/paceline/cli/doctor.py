@@ -11,7 +11,13 @@ from pathlib import Path
 import click
 import redis
 
-from paceline.cli.common import config_path_of, json_option, path_options, print_json
+from paceline.cli.common import (
+    complete_redis,
+    config_path_of,
+    json_option,
+    path_options,
+    print_json,
+)
 from paceline.connect import connect
 from paceline.doctor.finding import Finding, healthy
 from paceline.doctor.run import Diagnosis, Patient, examine
@@ -73,7 +79,10 @@ def _patient(source: Path | None, data: Path) -> Patient:
             problems += error.problems
             url = url or _readable_url(source)
     if settings is not None:
-        url = url or settings.redis.url
+        try:
+            url = complete_redis(replace(settings.redis, url=url or settings.redis.url), source).url
+        except ConfigError as error:
+            problems += error.problems
     url = url or attached_url(data)
     client: redis.Redis | None = None
     no_redis = f"no Redis URL is given, and no embedded server runs in {data}"

@@ -9,6 +9,10 @@ from typing import Any
 from paceline.census import CONTAINERS, END_TERMS, IN_TERMS, Census, WorkerSeen
 from paceline.cli.words import count_of, in_words
 from paceline.fallback import lean_of
+from paceline.prospects import capacity as capacity
+from paceline.prospects import connections as connections
+from paceline.prospects import live_workers as live_workers
+from paceline.prospects import messages_per_s, opens_in_s
 from paceline.rates import Rates, ambiguous, observations, percentile_s, permits_now
 
 TERMS = (*IN_TERMS, *END_TERMS, *CONTAINERS)
@@ -37,9 +41,9 @@ class Closure:
 @dataclass(frozen=True, slots=True)
 class Why:
     """Why what waits is not sent yet, and which limit binds. ``code``: nothing; paused, held,
-    throttled, quota, breaker; no-daemon, no-worker, bucket, scheduled, endpoints, tenant-cap,
-    bytes, connections (too few for the latency), slots (fewer in use, for the provider fails), pace
-    (found below the rate), rate-set (by an operator), rate."""
+    throttled, quota, breaker; campaign (all of it is of paused ones); no-daemon, no-worker, bucket,
+    scheduled, endpoints, tenant-cap, bytes, connections (too few for the latency), slots (fewer in
+    use, for the provider fails), pace (found below the rate), rate-set (by an operator), rate."""
 
     code: str
     text: str
@@ -138,16 +142,6 @@ def route_words(worker: WorkerSeen) -> list[str]:
     return lines
 
 
-def live_workers(census: Census) -> int:
-    """Workers whose lease holds."""
-    return sum(1 for worker in census.workers if worker.live)
-
-
-def connections(census: Census) -> int:
-    """Connections leased to live workers."""
-    return sum(worker.slots for worker in census.workers if worker.live)
-
-
 def leans_to(census: Census) -> tuple[str, int] | None:
     """The destination it falls back to, and how many points of 100 of its flow go there now; None
     where it has none."""
@@ -179,6 +173,11 @@ def why_waits(census: Census) -> Why:
     standing = closures(census)
     if standing:
         return Why(standing[0].what, "; ".join(closure.text for closure in standing))
+    if not census.to_send:
+        return Why(
+            "campaign",
+            f"all of it waits with paused campaigns; paceline campaign list {census.destination}",
+        )
     if not census.daemons:
         return Why("no-daemon", "no daemon runs; start one: paceline daemon")
     if not live_workers(census):
@@ -260,34 +259,21 @@ def tenant_cap(census: Census, tenant: str | None) -> str | None:
     return f"tenant {tenant} has used up its own rate, {cap:g}/s; that binds"
 
 
-def capacity(census: Census) -> float | None:
-    """Requests a second that the open connections can carry at the mean latency; None where
-    nothing is known yet."""
-    count = observations(census.histogram, "api")
-    total_us = census.histogram.get("api:sum", 0.0)
-    slots = connections(census)
-    return slots * count / (total_us / 1e6) if count and total_us > 0 and slots else None
-
-
 def backlog_s(census: Census) -> float | None:
     """Seconds to send what is unfinished at the configured rate, with requests as full as they
-    were."""
-    return census.unfinished / (rate(census) * census.fill) if rate(census) else None
+    were; without what waits with a paused campaign."""
+    return census.to_send / (rate(census) * census.fill) if rate(census) else None
 
 
 def eta_s(census: Census) -> float | None:
-    """Seconds until what is unfinished should be sent; None while something must be done first."""
-    if not census.unfinished:
+    """Seconds until what is unfinished should be sent, but for what waits with a paused campaign;
+    None while something must be done first."""
+    if not census.to_send:
         return 0.0
-    per_s = min(rate(census), capacity(census) or rate(census))
-    standing = closures(census)
-    if not per_s or not census.daemons or not live_workers(census):
+    per_s, opens_s = messages_per_s(census), opens_in_s(census)
+    if per_s is None or opens_s is None:
         return None
-    lefts = [closure.left_s for closure in standing]
-    if None in lefts:
-        return None
-    closed_s = max((left for left in lefts if left is not None), default=0.0)
-    return max(closed_s + census.unfinished / (per_s * census.fill), last_due_s(census))
+    return max(opens_s + census.to_send / per_s, last_due_s(census))
 
 
 def last_due_s(census: Census) -> float:
@@ -316,7 +302,27 @@ def counters(census: Census) -> dict[str, int]:
 def law_view(census: Census) -> dict[str, Any]:
     """The conservation law for ``--json``: its terms by name, and whether it holds."""
     terms = {term: census.law[term] for term in TERMS}
-    return {**terms, "sound": census.sound, "difference": census.difference}
+    view = {**terms, "sound": census.sound, "difference": census.difference}
+    return {**view, "redis_lost": lost(census)} if any(lost(census).values()) else view
+
+
+def lost(census: Census) -> dict[str, int]:
+    """What Redis forgot after it had said that it has it (docs/durability.md), by what it was."""
+    return {
+        what: census.counters.get(f"lost_{what}", 0) for what in ("accepted", "outcomes", "sent")
+    }
+
+
+def lost_text(census: Census) -> str:
+    """The same in words; "" where nothing is known to be lost."""
+    found = lost(census)
+    if not any(found.values()):
+        return ""
+    return (
+        f"redis-loss: Redis forgot at least {count_of(found['accepted'], 'accepted message')}; "
+        f"of {count_of(found['outcomes'], 'outcome')} it was told again, and of "
+        f"{count_of(found['sent'], 'sent message')} that it did not know any more"
+    )
 
 
 def status_view(census: Census, rates: Rates | None = None) -> dict[str, Any]:
@@ -339,8 +345,9 @@ def status_view(census: Census, rates: Rates | None = None) -> dict[str, Any]:
         "bytes": census.counters.get("bytes", 0),
         "oldest_age_s": census.sizes.get("oldest_us", 0) / 1e6,
         "next_due_s": max(0, census.sizes.get("next_due_us", 0)) / 1e6
-        if census.law["scheduled"]
+        if census.law["scheduled"] > census.held_back
         else None,
+        "campaign_paused": census.held_back,
         "rate": rate(census),
         "pace": pace_view(census),
         "achieved": None
@@ -374,6 +381,7 @@ def status_view(census: Census, rates: Rates | None = None) -> dict[str, Any]:
             for c in closures(census)
         ],
         "draining": census.gate.get("draining"),
+        "intake_shut": census.intake_shut(),
         "fallback": {"to": leans[0], "share": leans[1]} if (leans := leans_to(census)) else None,
         "endpoints": endpoints_view(census),
         "events_forward": forwards_to(census),

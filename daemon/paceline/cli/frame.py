@@ -69,6 +69,8 @@ def _cells(sample: Sample) -> list[str | Text]:
     text = Text(why.text, style=_CLOSED_STYLES.get(why.code, ""))
     if "draining" in census.gate:
         text = Text("draining; ", style="yellow").append(text)
+    if census.intake_shut() is not None:
+        text = Text("intake shut; ", style="red").append(text)
     if not census.sound:
         text = Text("NOT SOUND: paceline audit; ", style="bold red").append(text)
     return [

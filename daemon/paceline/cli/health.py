@@ -149,7 +149,7 @@ def _given(address: str) -> Listen | None:
 
 def reached_at(where: Listen) -> Listen:
     """Where a listener of this machine is reached: "all addresses" is none to connect to."""
-    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104
+    loopback = {"0.0.0.0": "127.0.0.1", "::": "::1"}  # noqa: S104  # nosec B104
     return replace(where, host=loopback.get(where.host, where.host))
 
 

@@ -32,7 +32,12 @@ from paceline.endpoints import lane_of
 from paceline.errors import NotPossible
 from paceline.outbox import OutboxStore
 from paceline.rates import Rates, between, percentile_s
+from paceline.redaction import Redaction
 
+_PAYLOAD_HELP = (
+    "Print the payload, byte for byte, and nothing else; with *** for what redact of the "
+    "destination names."
+)
 _NONE_KNOWN = "No destination is known on this Redis: start the daemon once, with a configuration."
 
 
@@ -95,6 +100,8 @@ def _status_table(found: Sequence[Census], achieved: Mapping[str, Rates | None])
         why = explain.why_waits(census).text
         if "draining" in census.gate:
             why = f"draining; {why}"
+        if census.intake_shut() is not None:
+            why = f"intake shut; {why}"
         leans = explain.leans_to(census)
         if leans and leans[1]:
             why = f"fallback {leans[1]}% to {leans[0]}; {why}"
@@ -134,6 +141,8 @@ def status_text(census: Census, rates: Rates | None = None) -> str:
     lines += [f"  closed      {closure.text}" for closure in explain.closures(census)]
     if "draining" in census.gate:
         lines.append(f"  draining    takes nothing new ({census.gate['draining']})")
+    if (shut := census.intake_shut()) is not None:
+        lines.append(f"  intake      shut: {shut}")
     if leans := explain.leans_to(census):
         lines.append(f"  fallback    {leans[1]}% to {leans[0]}, {law['moved_out']:,} moved so far")
     if told := explain.endpoints_words(census):
@@ -151,7 +160,11 @@ def status_text(census: Census, rates: Rates | None = None) -> str:
         lines.append(f"  merged      {merged}, {census.fill:.0f} in one on average")
     if law["ready"]:
         lines.append(f"  oldest      {in_words(sizes['oldest_us'] / 1e6)}")
-    if law["scheduled"]:
+    if census.held_back:
+        lines.append(
+            f"  campaigns   {census.held_back:,} of those scheduled wait with paused campaigns"
+        )
+    if law["scheduled"] > census.held_back:
         lines.append(f"  next due    in {in_words(max(0, sizes['next_due_us']) / 1e6)}")
     level = explain.bucket_level(census)
     lines += [
@@ -195,7 +208,7 @@ Examples:
 )
 @click.argument("destination", metavar="DEST")
 @click.argument("message_id", metavar="ID")
-@click.option("--payload", is_flag=True, help="Print the payload, byte for byte, and nothing else.")
+@click.option("--payload", is_flag=True, help=_PAYLOAD_HELP)
 @json_option
 @redis_option
 def show(
@@ -213,7 +226,7 @@ def show(
                 "printing the payload",
                 f"message {message_id!r} is {found.state}, and its payload went with its end",
             )
-        sys.stdout.buffer.write(body)
+        sys.stdout.buffer.write(Redaction(store.redacted()).shown(body))
         sys.stdout.buffer.flush()
         return 0
     census = store.census()
@@ -261,6 +274,11 @@ def _why_message(found: Status, census: Census, why_lane: str | None) -> str:
         )
     if found.state == "begun":
         return f"on the wire, by worker {found.worker}"
+    if found.paused:
+        return (
+            f"it waits with its campaign, which is paused; paceline campaign resume "
+            f"{found.destination} {found.campaign}"
+        )
     closed = explain.closures(census)
     if closed:
         return "; ".join(closure.text for closure in closed)
@@ -389,6 +407,8 @@ def _audit_text(census: Census, findings: Findings | None) -> str:
         f"  {arrived}",
         f"  {accounted}",
     ]
+    if lost := explain.lost_text(census):
+        lines.append(f"  {lost}")
     if findings is None:
         return "\n".join(lines)
     lines.append(

@@ -95,7 +95,7 @@ def per_s(rate: float) -> str:
 def _ahead(census: Census, until_s: float | None) -> int:
     if until_s is not None and census.sizes.get("next_due_us", 0) / 1e6 > until_s:
         return census.unfinished - census.law["scheduled"]
-    return census.unfinished
+    return census.to_send
 
 
 def _notes(census: Census, until_s: float | None, *, measured: bool) -> list[str]:
@@ -105,6 +105,8 @@ def _notes(census: Census, until_s: float | None, *, measured: bool) -> list[str
     for closure in explain.closures(census):
         as_if = "counted" if closure.left_s is not None else "reckoned as if it were resumed now"
         notes.append(f"{closure.text}; {as_if}")
+    if census.held_back:
+        notes.append(f"{census.held_back:,} of paused campaigns wait besides, and are left out")
     if "draining" in census.gate:
         notes.append(f"draining: it takes nothing new until: paceline resume {census.destination}")
     if not census.daemons:

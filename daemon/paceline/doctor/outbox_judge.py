@@ -74,6 +74,14 @@ def _judge(census: Census, differences: str | None) -> Iterator[Finding]:
         yield said(
             "open", "warn", "it drains: nothing new is accepted", f"End it: paceline resume {name}"
         )
+    shut = census.intake_shut()
+    if shut is not None:
+        yield said(
+            "intake",
+            "fail",
+            f"nothing new is accepted: {shut}",
+            "Let it send, or give Redis more memory (maxmemory)",
+        )
     if census.sound:
         yield said("accounts", "ok", "every message is accounted for")
     else:

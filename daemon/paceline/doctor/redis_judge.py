@@ -12,6 +12,8 @@ LEAST_VERSION = (7, 0)
 _SKEW_WARN_S, _SKEW_FAIL_S = 1.0, 60.0
 _SLOW_S = 0.005
 _FULL = 0.8
+#: Of maxmemory: a little before intake is refused, unless memory_share says otherwise.
+_NEARLY = 0.7
 _LEAST_FREE_BYTES = 256 * 1024**2
 
 
@@ -156,11 +158,12 @@ def _memory(facts: RedisFacts) -> Iterator[Finding]:
             "paceline audit --deep tells; then set maxmemory-policy noeviction",
         )
     most, used = int(info.get("maxmemory", 0)), int(info.get("used_memory", 0))
-    if most and used > _FULL * most:
+    if most and used > _NEARLY * most:
         yield _said(
             "memory",
             "warn",
-            f"{used / most:.0%} of maxmemory is used; when it is full, intake is refused",
+            f"{used / most:.0%} of maxmemory is used; intake is refused at 75%, or at memory_share "
+            "of [redis]",
             "Raise maxmemory, or let less wait (max_bytes of the destinations)",
         )
     elif most:
@@ -201,7 +204,10 @@ def _disk(facts: RedisFacts) -> Iterator[Finding]:
 
 def _replicas(facts: RedisFacts) -> Iterator[Finding]:
     count = int(facts.info.get("connected_slaves", 0))
-    least = int((facts.config or {}).get("min-replicas-to-write") or 0)
+    config = facts.config or {}
+    least = int(config.get("min-replicas-to-write") or 0)
+    if config.get("min-replicas-max-lag") == "0":
+        least = 0  # it switches the other off
     if count < least:
         yield _said(
             "replicas",
@@ -217,7 +223,7 @@ def _replicas(facts: RedisFacts) -> Iterator[Finding]:
             "warn",
             f"{count} connected, but it takes writes without any: a master cut off from the others "
             "accepts what a fail-over then forgets",
-            "CONFIG SET min-replicas-to-write 1",
+            "CONFIG SET min-replicas-to-write 1, and min-replicas-max-lag 2",
         )
     elif count:
         yield _said("replicas", "ok", f"{count} connected, at least {least} needed to write")
@@ -291,7 +297,7 @@ def _rights(facts: RedisFacts) -> Iterator[Finding]:
             "rights",
             "fail",
             f"user {facts.user!r} may not do: {some}{more}",
-            "ACL SETUSER: docs/keys.md tells the keys",
+            "Make the user as paceline acl prints it: docs/threat-model.md",
         )
     elif facts.user is not None:
         yield _said("rights", "ok", f"user {facts.user!r} may do all that is needed")

@@ -31,6 +31,7 @@ _PINGS_MOST_S = 3.0
 _SETTINGS = (
     "appendonly", "appendfsync", "no-appendfsync-on-rewrite", "maxmemory-policy", "dir",
     "appenddirname", "appendfilename", "min-replicas-to-write",
+    "min-replicas-max-lag",
 )  # fmt: skip
 
 #: What scripts, scheduler, reaper and worker do: on a destination's keys, on RQ's, on none. The
@@ -166,15 +167,19 @@ def _rights(client: redis.Redis, destinations: Iterable[str]) -> tuple[str, tupl
             name = " ".join(command[: 2 if command[0] in ("CLIENT", "FUNCTION") else 1])
             lacking.append(f"{name} on {key}" if key else name)
 
+    # A person's user runs nothing of the service.
+    serves = user != "operator"
     for command in _ON_NONE:
-        dry_run("", *command)
+        if serves or command[0] != "FUNCTION":
+            dry_run("", *command)
     for name in destinations:
         for where, commands in (
             (keys.key(name, "n"), _ON_OURS),
             (f"rq:queue:{queue_name(name, 'any')}", _ON_RQS),
         ):
             for command in commands:
-                dry_run(where, *_with_key(command, where))
+                if serves or (commands is _ON_OURS and command[0] != "BLPOP"):
+                    dry_run(where, *_with_key(command, where))
     dry_run(keys.DESTINATIONS, "SMEMBERS", keys.DESTINATIONS)
     return user, tuple(lacking)
 

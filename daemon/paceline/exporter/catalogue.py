@@ -54,12 +54,18 @@ _LIST: Final = (
     _of_destination("counter", "retries_total", "Messages put back to be tried again later."),
     _of_destination("counter", "ambiguous_total", "Attempts whose fate is unknown."),
     _of_destination("counter", "duplicates_total", "Messages known to have been sent again."),
+    _of_destination(
+        "counter", "redis_lost_total", "What Redis forgot after it had said it has it.", "what"
+    ),
     _of_destination("counter", "returned_total", "Messages given back untouched."),
     _of_destination("counter", "dead_letters_total", "Messages that became dead letters."),
     _of_destination(
         "histogram", "api_latency_seconds", "First byte written to last byte read, of a request."
     ),
     _of_destination("histogram", "delivery_seconds", "Accepted to sent, of a message."),
+    _of_destination("counter", "events_total", "Delivery events told."),
+    _of_destination("counter", "events_trimmed_total", "Delivery events no longer kept."),
+    _of_destination("counter", "events_lost_total", "Delivery events that could not be written."),
     _of_destination("gauge", "law_difference", "Of the conservation law; 0 when it holds."),
     # endpoints
     _of_destination("gauge", "endpoints", "Endpoints of a destination that has many.", "state"),

@@ -13,6 +13,8 @@ _EVENTS = (
     "accepted", "sent", "expired", "cancelled", "dropped", "replayed", "moved_in", "moved_out",
 )  # fmt: skip
 #: What an outcome or an operator's hold is called in the gate (``hold_kind``).
+#: Of these only intake knows.
+_INTAKE = ("drained", "full")
 _HOLDS = ("held", "throttled", "quota", "breaker")
 _HELD_BY_WORKER = ("queued", "in_flight", "unsettled")
 
@@ -58,8 +60,12 @@ def _put_events(sheet: Sheet, census: Census) -> None:
     sheet.put("paceline_retries_total", n.get("retried", 0), name)
     sheet.put("paceline_ambiguous_total", ambiguous, name)
     sheet.put("paceline_duplicates_total", n.get("duplicates", 0), name)
+    for what in ("accepted", "outcomes", "sent"):
+        sheet.put("paceline_redis_lost_total", n.get(f"lost_{what}", 0), name, what)
     sheet.put("paceline_returned_total", n.get("returned", 0), name)
     sheet.put("paceline_dead_letters_total", n.get("died", 0), name)
+    for counter in ("events", "events_trimmed", "events_lost"):
+        sheet.put(f"paceline_{counter}_total", n.get(counter, 0), name)
     _put_histogram(sheet, "paceline_api_latency_seconds", census, "api")
     _put_histogram(sheet, "paceline_delivery_seconds", census, "sent")
     sheet.put("paceline_law_difference", census.difference, name)
@@ -107,10 +113,10 @@ def _put_rate(sheet: Sheet, census: Census, run_id: str) -> None:
         sheet.put(f"paceline_{counter}_total", census.counters.get(counter, 0), name)
     sheet.put("paceline_bucket_size", float(census.gate.get("k", 0)), name)
     closed = _closed(census)
-    for reason in ("paused", "drained", *_HOLDS):
+    for reason in ("paused", *_INTAKE, *_HOLDS):
         sheet.put("paceline_closed", float(reason in closed), name, reason)
-    # A drain refuses intake; requests go on, so there is nothing to wait for.
-    lefts = [left for reason, left in closed.items() if reason != "drained"]
+    # These refuse intake; requests go on, so there is nothing to wait for.
+    lefts = [left for reason, left in closed.items() if reason not in _INTAKE]
     if lefts:
         sheet.put("paceline_closed_seconds", max(lefts), name)
     sheet.put("paceline_throttles_total", census.counters.get("throttles", 0), name)
@@ -131,6 +137,8 @@ def _closed(census: Census) -> dict[str, float]:
         found.setdefault("breaker", 0.0)
     if "draining" in gate:
         found["drained"] = float("inf")
+    if census.intake_shut() is not None:
+        found["full"] = float("inf")
     return found
 
 

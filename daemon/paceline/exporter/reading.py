@@ -45,7 +45,7 @@ def read(client: redis.Redis) -> Reading:
     pipe = client.pipeline(transaction=False)
     pipe.info()
     pipe.time()
-    pipe.config_get("appendfsync")
+    pipe.config_get("*appendfsync*")
     pipe.config_get("latency-monitor-threshold")
     for event in _FSYNC_EVENTS:
         _add(pipe, "LATENCY", "HISTORY", event)
@@ -63,6 +63,7 @@ def read(client: redis.Redis) -> Reading:
     server = ServerFacts(
         info=info,
         appendfsync=_setting(fsync, "appendfsync"),
+        unsynced_rewrite=_setting(fsync, "no-appendfsync-on-rewrite") or "no",
         monitor_ms=None if threshold is None else int(threshold),
         spikes=[
             (int(at), int(ms)) for found in spikes if isinstance(found, list) for at, ms in found

@@ -23,6 +23,8 @@ class ServerFacts:
     spikes: Sequence[tuple[int, int]]
     latency_s: float
     now_s: float
+    #: Whether ``no-appendfsync-on-rewrite`` is set: "yes" or "no".
+    unsynced_rewrite: str = "no"
 
 
 def put_redis(sheet: Sheet, facts: ServerFacts) -> None:
@@ -48,6 +50,7 @@ def _is_durable(facts: ServerFacts) -> bool | None:
     return (
         int(info["aof_enabled"]) == 1
         and facts.appendfsync == "always"
+        and facts.unsynced_rewrite != "yes"
         and info.get("aof_last_write_status") == "ok"
         and info.get("maxmemory_policy") == "noeviction"
     )

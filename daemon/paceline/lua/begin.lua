@@ -15,7 +15,8 @@
 --         {'go', wait_us, now_us, attempt}: write the first byte after wait_us
 --         {'wait', us}: no permit within 250 ms; ask again then
 --         {'closed', what, us or -1, why}: paused or held: give the message back or wait
---         {'gone', what}: not this batch's message (any more): cancelled, expired, fenced
+--         {'gone', what}: not this batch's message (any more): cancelled, expired, fenced, paused (with
+--         its campaign)
 -- A merged request is asked for like a message, by +<id>.
 T = KEYS[1]
 local now, run = clock(ARGV[1]), ARGV[2]
@@ -26,6 +27,18 @@ local function probe_is_gone(id)
   if id ~= probe then return end
   redis.call('HDEL', K('gate'), 'probe')
   if what == 'breaker' then redis.call('HSET', K('gate'), 'hold_until', now) end
+end
+
+-- Unsent, into the wait of its campaign; a merged request's members, one by one.
+local function hold_back(m, now)
+  local count = weight_of(m)
+  leave(m)
+  bump('returned', count)
+  credit_releases(count)
+  if is_request(m.id) then return thaw(m, 'R', now) end
+  to_ready(m)
+  write(m)
+  credit_tenant(m)
 end
 
 local function ask(id, nonce, size)
@@ -46,6 +59,11 @@ local function ask(id, nonce, size)
     expire_message(m, now, max_age_us)
     probe_is_gone(id)
     return {'gone', 'expired'}
+  end
+  if m.cl > 0 and is_held_back(m) then
+    hold_back(m, now)
+    probe_is_gone(id)
+    return {'gone', 'paused'}
   end
   if what and not (what == 'breaker' and id == probe) then
     return closed_now()

@@ -10,25 +10,8 @@
 --         (drop those), unknown
 T = KEYS[1]
 local now, words = clock(ARGV[1]), {}
+--@cancelling
 
-for i = 2, #ARGV do
-  local id, word = ARGV[i], nil
-  local m = read(id)
-  if m and locate(m).state == 'Q' then m = out_of_request(m, now) or m end
-  if not m then
-    word = redis.call('EXISTS', K('m:' .. id)) == 1 and 'ended' or 'unknown'
-  elseif m.state == 'D' then word = 'dead'
-  elseif m.state == 'K' then word = 'parked'
-  elseif m.state == 'Q' or m.state == 'B' then
-    word = 'begun'
-    redis.call('SETRANGE', K('m:' .. id), 23, 'c')
-  else
-    leave(m)
-    finish(m, 'C', now, m.nonce)
-    bump('cancelled')
-    word = 'cancelled'
-  end
-  words[#words + 1] = word
-end
+for i = 2, #ARGV do words[#words + 1] = cancel_one(ARGV[i]) end
 write_tally()
 return words

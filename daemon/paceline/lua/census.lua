@@ -87,8 +87,10 @@ end
 put('batches', #nonces)
 put('invitations', redis.call('ZCARD', K('inv')))
 put('oldest_us', oldest and math.max(0, now - oldest) or 0)
-local due = redis.call('ZRANGE', K('s'), 0, 0, 'WITHSCORES')[2]
-local last = redis.call('ZRANGE', K('s'), -1, -1, 'WITHSCORES')[2]
+-- Those of paused campaigns are never due (campaigns.lua).
+local due = redis.call('ZRANGEBYSCORE', K('s'), '-inf', '(+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
+local last = redis.call('ZREVRANGEBYSCORE', K('s'), '(+inf', '-inf', 'WITHSCORES', 'LIMIT', 0, 1)[2]
+put('campaign_paused', redis.call('ZCOUNT', K('s'), '+inf', '+inf'))
 put('last_due_us', last and math.max(0, tonumber(last) - now) or -1)
 put('next_due_us', due and math.max(0, tonumber(due) - now) or -1)
 return {string.format('%.0f', now), redis.call('HGETALL', K('n')), redis.call('HGETALL', K('gate')),

@@ -24,7 +24,7 @@
 -- Returns "new", or "already" (same id, same payload: a repeated call).
 -- Errors  PLINVALID, PLTOOBIG, PLUNKNOWN, PLCONFLICT, PLFULL, PLDRAINING, PLDISABLED: then nothing was
 --         written.
-local VERSION = 5
+local VERSION = 6
 local PRIORITIES = {high = '0', normal = '1', bulk = '2'}
 local OPTIONS = {id = 'string', priority = 'string', tenant = 'string', campaign = 'string',
   endpoint = 'string', key = 'string',
@@ -91,20 +91,38 @@ local function answer_known(id, name, payload)
     .. ' was used before with another payload; use a new id for a new message')
 end
 
--- What all messages of one call share, read once: configuration, counters, whether it drains.
+-- What all messages of one call share, read once: configuration, counters, what keeps intake shut.
 local COUNTERS = {'accepted', 'moved_in', 'sent', 'expired', 'cancelled', 'dropped', 'moved_out',
   'bytes', 'seq'}
+
+-- Why nothing new is taken, as a daemon found it last (press.lua); nil where nothing speaks against it.
+local function shut_by(full)
+  local until_us, retry_s, why = string.match(full or '', '^(%d+) (%d+) (.*)$')
+  if until_us and tonumber(until_us) > moment then
+    return why .. '; try again in about ' .. retry_s .. ' s'
+  end
+end
+
+-- The limits of all destinations together, and what the others hold of it.
+local function limits_in_all(text)
+  local count, bytes, others, other_bytes = string.match(text or '', '^(%d+) (%d+) (-?%d+) (-?%d+)$')
+  if not count then return nil end
+  return {count = tonumber(count), bytes = tonumber(bytes), others = tonumber(others),
+    other_bytes = tonumber(other_bytes)}
+end
+
 local function open_intake(tag)
-  T = tag
+  T, campaigns = tag, {}
   local cfg = redis.call('HMGET', K('cfg'), 'max_payload', 'max_count', 'max_bytes', 'events', 'endpoints')
   if not cfg[1] then return nil end
   events_as(cfg[4])
   lanes_as(cfg[5])
   local n = redis.call('HMGET', K('n'), unpack(COUNTERS))
-  for i = 1, #COUNTERS do n[i] = tonumber(n[i] or 0) end
+  for i = 1, #COUNTERS do n[i] = tonumber(n[i]) or 0 end
+  local gate = redis.call('HMGET', K('gate'), 'draining', 'full', 'all')
   return {max_payload = tonumber(cfg[1]), max_count = tonumber(cfg[2]), max_bytes = tonumber(cfg[3]),
     live = n[1] + n[2] - n[3] - n[4] - n[5] - n[6] - n[7], bytes = n[8], seq = n[9],
-    draining = redis.call('HGET', K('gate'), 'draining'), prefix = K('m:'), accepted = 0, added = 0,
+    draining = gate[1], full = shut_by(gate[2]), all = limits_in_all(gate[3]), prefix = K('m:'), accepted = 0, added = 0,
     ways = {}, places = {}, order = {}, expiring = {}, tells = wants('accepted')}
 end
 
@@ -149,7 +167,12 @@ local function open_way(intake, o)
   end
   local tenant, code, text = lane_for(o)
   if not tenant then return {refused = {code, text}} end
-  local later, campaign = due > now, o.campaign or ''
+  local later, score, campaign, its = due > now, due, o.campaign or '', nil
+  if campaign ~= '' then
+    redis.call('SCARD', K('c:' .. campaign))
+    its = in_campaign(campaign).came
+    if redis.call('HEXISTS', K('cp'), campaign) == 1 then later, score = true, FAR end
+  end
   local lane = later and '' or o.priority .. ':' .. tenant
   local place = later and K('s') or K('r:' .. lane)
   -- A key of ours that somebody overwrote stops its messages before anything of them is written.
@@ -162,9 +185,14 @@ local function open_way(intake, o)
     intake.places[place] = list
     intake.order[#intake.order + 1] = place
   end
-  return {list = list, due = due, expires = expires,
+  return {list = list, score = score, expires = expires, its = its,
     head = struct.pack('>c1c1HHc16c1c1', 'P', later and 'W' or 'R', 0, 0, NO_NONCE, o.priority, '-'),
     tail = struct.pack('>dddBBH', now, expires, due, #tenant, #campaign, 0) .. tenant .. campaign}
+end
+
+local function too_many(where, held, what, key, most)
+  return 'PLFULL', 'outbox: ' .. string.format('%.0f ', held) .. what .. ' wait' .. where .. ', ' .. key
+    .. ' is ' .. string.format('%.0f', most) .. '; try again when some are sent, in about 5 s'
 end
 
 -- Why no message of `size` bytes enters that is not there already.
@@ -174,13 +202,21 @@ local function refusal(intake, way, size)
     return 'PLDRAINING', 'destination ' .. string.sub(T, 2, -2)
       .. ' is draining and takes nothing new; wait, or have an operator resume it'
   end
+  if intake.full then return 'PLFULL', 'redis: ' .. intake.full end
   if intake.live >= intake.max_count then
-    return 'PLFULL', 'outbox: ' .. intake.live .. ' messages wait, max_messages is '
-      .. string.format('%.0f', intake.max_count) .. '; try again when some are sent'
+    return too_many('', intake.live, 'messages', 'max_messages', intake.max_count)
   end
   if intake.bytes + size > intake.max_bytes then
-    return 'PLFULL', 'outbox: ' .. intake.bytes .. ' bytes wait, max_bytes is '
-      .. string.format('%.0f', intake.max_bytes) .. '; try again when some are sent'
+    return too_many('', intake.bytes, 'bytes', 'max_bytes', intake.max_bytes)
+  end
+  local all = intake.all
+  if not all then return end
+  local everywhere = ' in all destinations'
+  if all.count > 0 and intake.live + all.others >= all.count then
+    return too_many(everywhere, intake.live + all.others, 'messages', 'max_messages of [redis]', all.count)
+  end
+  if all.bytes > 0 and intake.bytes + all.other_bytes + size > all.bytes then
+    return too_many(everywhere, intake.bytes + all.other_bytes, 'bytes', 'max_bytes of [redis]', all.bytes)
   end
 end
 
@@ -204,8 +240,9 @@ local function enter(intake, way, id, payload)
   intake.seq, intake.live, intake.bytes = seq, intake.live + 1, intake.bytes + size
   intake.accepted, intake.added = intake.accepted + 1, intake.added + size
   if intake.tells then put_down('accepted', id) end
-  list[#list + 1] = list.later and way.due or seq
+  list[#list + 1] = list.later and way.score or seq
   list[#list + 1] = id
+  if way.its then way.its[#way.its + 1] = id end
   if way.expires > 0 then
     intake.expiring[#intake.expiring + 1] = way.expires
     intake.expiring[#intake.expiring + 1] = id
@@ -220,13 +257,18 @@ local function add_all(name, list, first)
   end
 end
 
+-- pcall: the messages are written. A counter that somebody else's hand has brought to its end stays.
+local function count_up(field, by)
+  redis.pcall('HINCRBY', K('n'), field, string.format('%.0f', by))
+end
+
 -- Writes the places of all that entered, and the counters.
 local function close_intake(intake)
   for _, place in ipairs(intake.order) do
     local list = intake.places[place]
     if #list > 0 then
       if not list.later
-        and to_ready({id = list[2], seq = list[1], prio = list.prio, tenant = list.tenant}) then
+        and to_ready({id = list[2], seq = list[1], prio = list.prio, tenant = list.tenant, cl = 0}) then
         -- Wakes a sleeping scheduler; at most a few tokens stand there, whoever reads them. pcall: the
         -- messages are written, and nothing may keep the counters from being written too.
         redis.pcall('LPUSH', K('wake'), '1')
@@ -236,9 +278,15 @@ local function close_intake(intake)
     end
   end
   add_all(K('e'), intake.expiring, 1)
-  bump('seq', intake.accepted)
-  bump('accepted', intake.accepted)
-  bump('bytes', intake.added)
+  for _, it in pairs(campaigns) do
+    if #it.came > 0 then it.n.accepted = #it.came end
+  end
+  -- One by one, and not as add_up would: a producer's user may add to counters, but not set them.
+  if intake.accepted > 0 then
+    count_up('seq', intake.accepted)
+    count_up('accepted', intake.accepted)
+    count_up('bytes', intake.added)
+  end
   write_tally()
 end
 
@@ -276,6 +324,10 @@ end
 local function begin_intake(keys, now_us)
   if #keys ~= 1 or not keys[1]:match('^{[a-z0-9][a-z0-9_-]*}$') then
     return nil, refuse('PLINVALID', "key: must be one key, the destination in braces, as '{maxmd}'")
+  end
+  -- A payload whose options were forgotten stands where tests give the time.
+  if now_us and now_us ~= '' and not (#now_us < 18 and now_us:match('^%d+$')) then
+    return nil, refuse('PLINVALID', 'arguments: must be a payload and its options as JSON, for each message; one is left over')
   end
   local now, intake = clock(now_us), open_intake(keys[1])
   if not intake then
@@ -316,7 +368,7 @@ local function enqueue_many(keys, args)
 end
 
 local function enqueue_bulk(keys, args)
-  if #args < 3 or not args[1]:match('^%d*$') then
+  if #args < 3 or #args[1] > 17 or not args[1]:match('^%d*$') then
     return refuse('PLINVALID', "arguments: must be '', options as JSON, and an id and a payload for each message")
   end
   local intake, problem = begin_intake(keys, args[1])

@@ -65,7 +65,7 @@ local function trim_events(total, exactly)
     if type(first) ~= 'table' or not first[1] then return end
     local fields = first[1][2]
     for i = 1, #fields, 2 do
-      if fields[i] == 'seq' then trimmed = tonumber(fields[i + 1]) - 1 end
+      if fields[i] == 'seq' then trimmed = (tonumber(fields[i + 1]) or total + 1) - 1 end
     end
   end
   redis.pcall('XTRIM', ev, 'MINID', exactly and '=' or '~',
@@ -79,25 +79,27 @@ local function trim_events(total, exactly)
       first_left()
     end
   end
-  if trimmed ~= tonumber(redis.call('HGET', K('n'), 'events_trimmed') or 0) then
-    redis.call('HSET', K('n'), 'events_trimmed', string.format('%.0f', trimmed))
+  local known = tonumber(redis.call('HGET', K('n'), 'events_trimmed')) or 0
+  if trimmed ~= known then
+    redis.pcall('HINCRBY', K('n'), 'events_trimmed', string.format('%.0f', trimmed - known))
   end
 end
 
 -- pcall: nothing about events may keep a message from being settled. What could not be written is
 -- counted.
 local function write_events()
-  local before = tonumber(redis.call('HGET', K('n'), 'events') or 0)
-  local total = before
+  local before = tonumber(redis.call('HGET', K('n'), 'events')) or 0
+  local total, ev = before, K('ev')
   for _, event in ipairs(told) do
-    local fields = {'kind', event.kind, 'ids', table.concat(event.ids, ' '), 'n', #event.ids,
-      'seq', string.format('%.0f', total + 1), 'at', string.format('%.0f', moment)}
-    for _, part in ipairs(event.details or {}) do fields[#fields + 1] = part end
-    local reply = redis.pcall('XADD', K('ev'), '*', unpack(fields))
+    local count = #event.ids
+    -- Numbers as they are: Redis writes them out to the last digit.
+    local reply = redis.pcall('XADD', ev, '*', 'kind', event.kind,
+      'ids', count == 1 and event.ids[1] or table.concat(event.ids, ' '), 'n', count,
+      'seq', total + 1, 'at', moment, unpack(event.details or {}))
     if type(reply) == 'table' and reply.err then
-      bump('events_lost', #event.ids)
+      bump('events_lost', count)
     else
-      total = total + #event.ids
+      total = total + count
     end
   end
   bump('events', total - before)

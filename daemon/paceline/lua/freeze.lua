@@ -11,7 +11,8 @@
 -- KEYS  {destination}
 -- ARGV  now_us or '', worker id, request id (16 characters, also the first nonce of its lease), body,
 --       priority, tenant, tries, place d, earliest expiry d (0: none), their number, T:qm:<id>'s head
---       (merged.lua), 1 where headers say who holds them (they were in a request before); then, as
+--       (merged.lua), 1 where headers say who holds them (they were in a request before), campaign of all
+--       of them or ''; then, as
 --       often as needed, a nonce, the size of its batch when it was taken if all of it goes in here
 --       (else 0), and the members held under it, as they are kept in T:qm:<id>; in the order of the
 --       body
@@ -19,11 +20,11 @@
 --         expired, fenced): nothing was written; build the request without them.
 T = KEYS[1]
 local now, worker, rid, body = clock(ARGV[1]), ARGV[2], ARGV[3], ARGV[4]
-local prio, tenant, count = ARGV[5], ARGV[6], ARGV[10]
+local prio, tenant, count, campaign = ARGV[5], ARGV[6], ARGV[10], ARGV[13]
 local id, set, call = '+' .. rid, K('qs:' .. rid), redis.call
 if call('HEXISTS', K('q'), id) == 1 then return {'frozen'} end
 
-local FIRST = 13
+local FIRST = 14
 local function ids_of(packed)
   local ids, at = {}, 1
   while at <= #packed do
@@ -73,7 +74,7 @@ end
 call('SET', K('qm:' .. rid), table.concat(all))
 call('SET', K('m:' .. id), 'PL' .. struct.pack('>HHc16c1c1', 0, tonumber(ARGV[7]), rid, prio, '-')
   .. ARGV[8] .. string.sub(ARGV[11], 1, 8) .. ARGV[9] .. string.rep('\0', 8)
-  .. struct.pack('>BBH', #tenant, #count, 0) .. tenant .. count .. body)
+  .. struct.pack('>BBH', #tenant, #count, #campaign) .. tenant .. count .. campaign .. body)
 call('HSET', K('q'), id, count)
 call('SADD', K('b:' .. rid), id)
 call('HSET', K('bm:' .. rid), 'worker', worker, 'lane', prio == '0' and 'high' or 'any', 'at', now)

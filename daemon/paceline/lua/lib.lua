@@ -17,7 +17,7 @@
 --         23  c1  flag: '-', 'c' cancel asked while begun, 'o' its last try met an outage
 --         24  d   seq: its place in the queue
 --         32  d   accepted at, us      40 d expires at, us (0 never)     48 d due at, us
---         56  B B H  lengths of tenant, campaign, and a reserved part
+--         56  B B H  lengths of tenant, campaign, and a reserved part (of a merged request its campaign)
 -- What stays after the end is a record in the same key, with an expiry:
 --   'p', state (S sent, C cancelled, X expired, T dropped, M moved), nonce c16, time d, SHA-1 of the
 --   payload c20, provider's id.
@@ -44,7 +44,8 @@ end
 local tally, touched, keep_ms = {}, {}, nil
 local function bump(field, by) tally[field] = (tally[field] or 0) + (by or 1) end
 -- Adds whole numbers to the fields of a hash. Several at once in two calls: each call costs more
--- than its work. As text, for a large number would be written with an exponent.
+-- than its work. As text, for a large number would be written with an exponent. What is no number, or
+-- past the largest, begins anew: somebody wrote it who may, and it must not stop a script half-way.
 local function add_up(name, sums)
   local fields = {}
   for field, by in pairs(sums) do
@@ -52,19 +53,23 @@ local function add_up(name, sums)
   end
   if #fields < 3 then
     for _, field in ipairs(fields) do
-      redis.call('HINCRBY', K(name), field, string.format('%.0f', sums[field]))
+      local by = string.format('%.0f', sums[field])
+      local reply = redis.pcall('HINCRBY', K(name), field, by)
+      if type(reply) == 'table' and reply.err then redis.pcall('HSET', K(name), field, by) end
     end
     return
   end
   local old, pairs_now = redis.call('HMGET', K(name), unpack(fields)), {}
   for i, field in ipairs(fields) do
     pairs_now[2 * i - 1] = field
-    pairs_now[2 * i] = string.format('%.0f', tonumber(old[i] or 0) + sums[field])
+    pairs_now[2 * i] = string.format('%.0f', (tonumber(old[i]) or 0) + sums[field])
   end
   redis.call('HSET', K(name), unpack(pairs_now))
 end
 
 --@events
+
+--@campaigns
 
 --@endpoints
 
@@ -73,6 +78,7 @@ local function write_tally()
   if lanes then lanes.heed_left() end
   if wanted and #told > 0 then write_events() end
   add_up('n', tally)
+  if next(campaigns) then write_campaigns() end
   for nonce in pairs(touched) do
     if redis.call('EXISTS', K('b:' .. nonce)) == 0 then
       redis.call('DEL', K('bm:' .. nonce))
@@ -80,10 +86,17 @@ local function write_tally()
     end
   end
   tally, touched, keep_ms, wanted, about, lanes = {}, {}, nil, nil, nil, nil
+  campaigns, some_paused = {}, nil
 end
 
--- The header as a table, or nil where there is no live message of that id. pcall: a key of another
--- type under that name (somebody's own write) must not stop a script half-way.
+-- A place or a moment: no header of ours has another, and what is no number no zset takes.
+local PLACES = {['0'] = true, ['1'] = true, ['2'] = true}
+-- Options allow 1e11 s, also from now on: 1e17 us and a little.
+local function fits(number) return number >= 0 and number < 2e17 end
+
+-- The header as a table, or nil where there is no live message of that id. Whoever may enqueue may
+-- write anything under that name (docs/threat-model.md), and it must not stop a script half-way: so
+-- pcall, for a key of another type, and what no header of ours says is none.
 local function read(id)
   local h = redis.pcall('GETRANGE', K('m:' .. id), 0, HEADER_LEN - 1)
   if type(h) ~= 'string' or #h < HEADER_LEN or string.sub(h, 1, 1) ~= 'P' then return nil end
@@ -91,7 +104,12 @@ local function read(id)
   local _, tl, cl, xl
   _, m.state, m.attempts, m.tries, m.nonce, m.prio, m.flag, m.seq, m.at, m.expires, m.due,
     tl, cl, xl = struct.unpack(HEADER, h)
-  m.tenant, m.body_from = '', HEADER_LEN + tl + cl + xl
+  if not (fits(m.seq) and fits(m.at) and fits(m.expires) and fits(m.due) and PLACES[m.prio]) then return nil end
+  -- Nor is it a merged request because it is named like one: only who freezes one writes it there.
+  if string.byte(id) == 43 and redis.call('HEXISTS', K('q'), id) == 0 then return nil end
+  m.tenant, m.cl, m.body_from = '', cl, HEADER_LEN + tl + cl + xl
+  -- A merged request's campaign is its reserved part.
+  if cl > 0 and string.byte(id) == 43 then m.cl = xl end
   if tl > 0 then
     m.tenant = redis.call('GETRANGE', K('m:' .. id), HEADER_LEN, HEADER_LEN + tl - 1)
   end
@@ -106,7 +124,9 @@ end
 
 -- Into ready, at its place by seq. True when its tenant was idle (the scheduler may be asleep).
 -- A tenant that becomes active joins at the lowest pass: it neither waits nor owes for its absence.
+-- One of a paused campaign waits with it instead, wherever it comes from.
 local function to_ready(m)
+  if m.cl > 0 and is_held_back(m) then return to_far(m) end
   m.state = 'R'
   redis.call('ZADD', K('r:' .. m.prio .. ':' .. m.tenant), m.seq, m.id)
   local ring, its_lanes = K('t:' .. m.prio), lanes_of(m.tenant)
@@ -234,6 +254,7 @@ local function finish(m, state, now, nonce, sha, provider_id, each)
   if is_request(m.id) then return finish_request(m, state, now, nonce, provider_id, each) end
   local name = K('m:' .. m.id)
   local size = redis.call('STRLEN', name)
+  if m.cl > 0 then count_campaign(m, state == 'M' and 'moved_out' or ENDS[state], {m.id}) end
   if not sha or #sha ~= 20 then
     sha = sha1_raw(redis.sha1hex(redis.call('GETRANGE', name, m.body_from, -1)))
   end
@@ -247,9 +268,10 @@ local function finish(m, state, now, nonce, sha, provider_id, each)
   return 1
 end
 
--- Out of a merged request, one by one (merged.lua). The request must have left its container.
+-- Out of a merged request, one by one (merged.lua). The request must have left its container. Returns how
+-- many there were, and how many went where they were to: others had been sent, or cancelled.
 local function thaw(m, to, now, json)
-  local count, wakes, leased = 0, false, {}
+  local count, moved, wakes, leased = 0, 0, false, {}
   local late = redis.call('EXISTS', late_key(m.id)) == 1
   each_member(members_of(m.id), function(id)
     local one = read(id)
@@ -268,6 +290,7 @@ local function thaw(m, to, now, json)
       return
     end
     one.state = to
+    moved = moved + 1
     if to == 'R' then
       wakes = to_ready(one) or wakes
     elseif to == 'L' or to == 'B' then
@@ -286,7 +309,7 @@ local function thaw(m, to, now, json)
     redis.call('LPUSH', K('wake'), '1')
     redis.call('LTRIM', K('wake'), 0, 3)
   end
-  return count
+  return count, moved
 end
 
 -- Out of a merged request that never began; the others go back to their places, to be merged anew. nil

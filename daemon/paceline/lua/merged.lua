@@ -7,7 +7,7 @@
 -- through the containers like any message: O(1), however many members it has. Of its header,
 --   attempts, tries  are the request's       seq, at   its oldest member's, until it has begun:
 --   campaign         its number of members   expires   the earliest; then at is the newest's and
---                                                      expires 0, for it is judged as a whole
+--   reserved part    the members' campaign             expires 0, for it is judged as a whole
 -- Its members stand in no container of their own; their headers say what they said before.
 --   T:q         hash: +<id> -> number of members; what must be added to the containers' sizes
 --   T:qs:<id>   set: its members' ids
@@ -73,7 +73,7 @@ local function finish_request(m, state, now, nonce, provider_id, each)
   local prefix, its_id, keep, call = K('m:'), string.sub(provider_id or '', 1, 100), keep_for(), redis.call
   local all, count, ids, flat = members_of(m.id), 0, {}, {}
   local oldest, newest, sum, bytes, marks = struct.unpack(MEMBERS_HEAD, all)
-  local listed = marks > 0 or wants(ENDS[state])
+  local listed = marks > 0 or m.cl > 0 or wants(ENDS[state])
   each_member(all, function(id, sha)
     flat[2 * count + 1] = prefix .. id
     flat[2 * count + 2] = record .. sha .. its_id
@@ -101,6 +101,7 @@ local function finish_request(m, state, now, nonce, provider_id, each)
   local late = redis.call('SCARD', late_key(m.id))
   if late > 0 then bump(state == 'S' and 'duplicates' or 'sent_after_end', late) end
   bump('bytes', -bytes)
+  if m.cl > 0 then count_campaign(m, ENDS[state], ids) end
   end_request(m, state, now, nonce, count, provider_id)
   return count
 end

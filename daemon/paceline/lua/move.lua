@@ -173,6 +173,7 @@ for i, m in ipairs(moved) do
   tell('accepted', m.id, came)
   m.nonce, m.flag, m.seq = NO_NONCE, '-', seq + i
   redis.call('SETRANGE', K('m:' .. m.id), 24, struct.pack('>d', m.seq))
+  if m.cl > 0 then count_campaign(m, 'moved_in', {m.id}) end
   wakes = to_ready(m) or wakes
   write(m)
   if m.expires > 0 then redis.call('ZADD', K('e'), m.expires, m.id) end

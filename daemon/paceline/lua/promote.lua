@@ -1,7 +1,8 @@
 #!lua flags=allow-oom
 --@lib
 -- promote: scheduled and due -> ready, at its old place. While an outage lasts, those that have met
--- it wait on as long as there are others: no message is spent on it twice.
+-- it wait on as long as there are others: no message is spent on it twice. And what an operator has begun
+-- with a campaign is carried on, should he be gone (walk.lua).
 --
 -- KEYS  {destination}
 -- ARGV  now_us or '', at most how many
@@ -9,6 +10,7 @@
 T = KEYS[1]
 local AGAIN_US = 2000000
 local now, count = clock(ARGV[1]), 0
+--@walk
 local gate = redis.call('HMGET', K('gate'), 'breaker', 'suspect')
 local outage = gate[1] or tonumber(gate[2] or 0) > now
 
@@ -29,7 +31,12 @@ for _, id in ipairs(redis.call('ZRANGEBYSCORE', K('s'), '-inf', now, 'LIMIT', 0,
   end
 end
 local function first_in(name) return tonumber(redis.call('ZRANGE', K(name), 0, 0, 'WITHSCORES')[2]) end
-local nearest = first_in('s')
+-- Those of paused campaigns are never due.
+local nearest = tonumber(redis.call('ZRANGEBYSCORE', K('s'), '-inf', '(+inf', 'WITHSCORES', 'LIMIT', 0, 1)[2])
+if redis.call('EXISTS', K('cw')) == 1 then
+  local _, left = walk_campaigns(now, math.min(200, tonumber(ARGV[2])))
+  if left > 0 then nearest = now end
+end
 
 -- Endpoints whose wait is over may be taken of again. And a few lanes are looked at each time, all of
 -- them in turn: of an endpoint that is disabled, or registered no more, nothing is taken, so that it is

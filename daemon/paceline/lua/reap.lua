@@ -77,10 +77,11 @@ local function reap_begun(m, nonce, worker)
     write(m)
     return
   end
-  bump(counter, count)
   if merged then
-    thaw(m, shelf, now, record)
+    local _, moved = thaw(m, shelf, now, record)
+    bump(counter, moved)
   else
+    bump(counter)
     tell(shelf == 'D' and 'dead' or 'parked', m.id, about.details)
     m.state = shelf
     redis.call('ZADD', K(shelf == 'K' and 'parked' or 'dead'), now, m.id)

@@ -28,7 +28,10 @@
 --   A merged request (+<id>) is settled like a message; what counts messages counts its members.
 -- An outage charges the destination: while one is suspected, or the breaker is open, what u and o
 -- say costs the message nothing, and it is not dead for it.
--- Returns one word a message: ok, repeat, late (dropped), won (a late sent), duplicate, gone.
+-- An outcome that a worker tells again to a Redis that was restarted, for it may have lost it, has
+-- `redis-loss` as its why (action sent).
+-- Returns one word a message: ok, repeat, late (dropped), won (a late sent), duplicate, gone, recalled
+-- (sent, and unknown here: a record is written).
 local ITEM = 14
 local SLOTS_US = {1000, 2500, 5000, 10000, 25000, 50000, 100000, 250000, 500000, 1000000, 2500000,
   5000000, 10000000, 30000000, 60000000, 300000000}
@@ -113,6 +116,50 @@ local function poll_later(item)
   redis.call('ZADD', K('poll'), string.format('%.0f', math.floor((now + cfg.poll) / 4) * 4), item.id)
 end
 
+-- Whether an attempt is on record that has this text; those of the merged request it was in, too.
+local function has_attempt(item, text)
+  for _, name in ipairs({item.id, '+' .. item.nonce}) do
+    for _, json in ipairs(redis.call('LRANGE', K('a:' .. name), 0, -1)) do
+      if string.find(json, text, 1, true) then return true end
+    end
+  end
+  return false
+end
+
+-- A second attempt has a first one of unknown fate on record (reap). Where there is none, Redis has lost
+-- what it knew of the first: that is the cause, and is put on record.
+local function explain_second(item)
+  if has_attempt(item, '"outcome":"ambiguous"') then return end
+  bump('lost_outcomes')
+  note_attempt(item.id, cjson.encode({outcome = 'ambiguous', reason = 'redis-loss',
+    nonce = item.nonce, at_us = string.format('%.0f', item.begun > 0 and item.begun or now)}))
+end
+
+-- The same for an attempt of unknown fate whose take Redis has lost.
+local function note_forgotten(item)
+  if string.sub(item.label, 1, 9) ~= 'ambiguous' or item.record == '' then return end
+  if has_attempt(item, '"nonce":"' .. item.nonce .. '"') then return end
+  bump('lost_outcomes')
+  note_attempt(item.id, item.record)
+end
+
+local function note_forgotten_of_ended(item)
+  local ttl = redis.call('PTTL', K('m:' .. item.id))
+  if ttl <= 0 then return end
+  note_forgotten(item)
+  redis.call('PEXPIRE', K('a:' .. item.id), ttl)
+end
+
+-- Sent, and Redis has lost the message with all else: who hands it over again is told that it is there.
+local function recall(item)
+  if item.why ~= 'redis-loss' or #item.sha ~= 20 then return 'gone' end
+  if redis.call('EXISTS', K('m:' .. item.id)) == 1 then return 'gone' end
+  redis.call('SET', K('m:' .. item.id), 'pS' .. item.nonce .. struct.pack('>d', now) .. item.sha
+    .. string.sub(item.provider_id, 1, 100), 'PX', keep_ms)
+  bump('lost_sent')
+  return 'recalled'
+end
+
 local function late_sent(item, m, was_begun_elsewhere)
   leave(m)
   local count = finish(m, 'S', now, item.nonce, item.sha, item.provider_id, observe_sent)
@@ -155,7 +202,7 @@ local function settle_sent(item, m)
   if not m then
     -- pcall: see read().
     local record = redis.pcall('GETRANGE', K('m:' .. item.id), 0, 33)
-    if type(record) ~= 'string' or string.sub(record, 1, 1) ~= 'p' then return 'gone' end
+    if type(record) ~= 'string' or string.sub(record, 1, 1) ~= 'p' then return recall(item) end
     local sent = string.sub(record, 2, 2) == 'S'
     if sent and string.sub(record, 3, 18) == item.nonce then return 'repeat' end
     if string.sub(record, 2, 2) == 'Z' then return late_members(item) end
@@ -173,6 +220,7 @@ local function settle_sent(item, m)
     end
     if not fresh then return 'repeat' end
     bump('duplicates', count)
+    explain_second(item)
     if item.record ~= '' then note_attempt(item.id, item.record) end
     redis.call('PEXPIRE', K('a:' .. item.id), ttl)
     return 'duplicate'
@@ -180,10 +228,12 @@ local function settle_sent(item, m)
   local ours = held(m, item.nonce)
   -- Of one that was sent at the first try there is nothing to tell, but that some of it was refused.
   local told = not ours or m.attempts > 1 or string.sub(item.label, 1, 8) == 'partial:'
+  if not ours and m.nonce ~= item.nonce then explain_second(item) end
   if item.record ~= '' and told then note_attempt(item.id, item.record) end
   if not ours then return settle_late(item, m) end
   leave(m)
   bump('sent', finish(m, 'S', now, item.nonce, item.sha, item.provider_id, observe_sent))
+  if item.why == 'redis-loss' then bump('lost_outcomes') end
   poll_later(item)
   return 'ok'
 end
@@ -209,7 +259,8 @@ end
 local function shelve(item, m, state, counter)
   m.tries = math.min(m.tries + item.charge, 65535)
   if is_request(m.id) then
-    bump(counter, thaw(m, state, now, item.record))
+    local _, moved = thaw(m, state, now, item.record)
+    bump(counter, moved)
     return
   end
   tell(state == 'D' and dead_kind() or 'parked', m.id, details_of(m.id))
@@ -245,8 +296,15 @@ local function judge_endpoint(item, m)
 end
 
 local function settle_other(item, m)
-  if not m then return 'gone' end
-  if not held(m, item.nonce) then return m.nonce == item.nonce and 'repeat' or 'late' end
+  if not m then
+    note_forgotten_of_ended(item)
+    return 'gone'
+  end
+  if not held(m, item.nonce) then
+    if m.nonce == item.nonce then return 'repeat' end
+    note_forgotten(item)
+    return 'late'
+  end
   if item.record ~= '' then note_attempt(item.id, item.record) end
   leave(m)
   local doubtful = false
@@ -288,23 +346,24 @@ local function settle_other(item, m)
 end
 
 -- What its event tells of this outcome, and whether it would be the provider that made a dead letter.
+-- Made for every message that is sent: no function and no pattern more than it takes.
 local function about_of(item, m)
-  local list = {}
-  local function add_field(name, value)
-    if value and value ~= '' then
-      list[#list + 1] = name
-      list[#list + 1] = value
+  local list, n, dead = {}, 0, nil
+  if item.action == 'sent' then
+    if item.provider_id ~= '' then
+      list[1], list[2], n = 'provider_id', string.sub(item.provider_id, 1, 100), 2
     end
+  else
+    local class = string.match(item.label, '^[^:]*')
+    dead = (class == 'rejected' or class == 'too_large') and 'rejected' or 'dead'
+    if item.why ~= '' then list[1], list[2], n = 'reason', string.sub(item.why, 1, 200), 2 end
   end
-  local sent, class = item.action == 'sent', string.match(item.label, '^[^:]*')
-  add_field('provider_id', sent and string.sub(item.provider_id, 1, 100))
-  add_field('status', string.match(item.label, ':(%d%d%d)$'))
-  add_field('latency_us', item.latency and string.format('%.0f', item.latency))
-  add_field('attempt', m and m.attempts > 0 and m.attempts)
-  add_field('reason', not sent and string.sub(item.why, 1, 200))
-  add_field('request', is_request(item.id) and string.sub(item.id, 2))
-  return {id = item.id, details = list,
-    dead = (class == 'rejected' or class == 'too_large') and 'rejected' or 'dead'}
+  local status = string.match(item.label, ':(%d%d%d)$')
+  if status then list[n + 1], list[n + 2], n = 'status', status, n + 2 end
+  if item.latency then list[n + 1], list[n + 2], n = 'latency_us', item.latency, n + 2 end
+  if m and m.attempts > 0 then list[n + 1], list[n + 2], n = 'attempt', m.attempts, n + 2 end
+  if is_request(item.id) then list[n + 1], list[n + 2] = 'request', string.sub(item.id, 2) end
+  return {id = item.id, details = list, dead = dead}
 end
 
 for i = 2, #ARGV, ITEM do

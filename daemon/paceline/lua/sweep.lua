@@ -17,6 +17,10 @@ for _, rid in ipairs(redis.call('ZRANGEBYSCORE', K('gone'), '-inf', now, 'LIMIT'
   redis.call('UNLINK', members_key('+' .. rid))
   redis.call('ZREM', K('gone'), rid)
 end
+for _, name in ipairs(redis.call('ZRANGEBYSCORE', K('cs'), '-inf', now, 'LIMIT', 0, 100)) do
+  redis.call('UNLINK', K('cn:' .. name))
+  redis.call('ZREM', K('cs'), name)
+end
 if redis.call('EXISTS', K('ev')) == 1 then
   events_as(redis.call('HGET', K('cfg'), 'events'))
   if wanted then trim_events(tonumber(redis.call('HGET', K('n'), 'events') or 0), true) end

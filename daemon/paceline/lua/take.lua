@@ -75,6 +75,8 @@ local function enough(ids, share)
 end
 
 local function keep(id)
+  -- No message has such an id: somebody put it there by hand. audit tells of its key.
+  if #id > 129 or not string.find(id, '^%+?[%w._-]+$') then return end
   if unread then
     taken[#taken + 1] = id
     load = load + load_of(id)

@@ -20,7 +20,7 @@ Plant = Literal["lost", "unexplained", "law", "excess"]
 
 DESTINATION = "rehearsal"
 USERNAME_VARIABLE = "PACELINE_REHEARSAL_USERNAME"
-PASSWORD_VARIABLE = "PACELINE_REHEARSAL_PASSWORD"  # noqa: S105 - the name of a variable
+PASSWORD_VARIABLE = "PACELINE_REHEARSAL_PASSWORD"  # noqa: S105  # nosec B105
 #: With it no message of a default run draws 503 twice: each such draw waits 30 to 60 s.
 DEFAULT_SEED = 7
 DEFAULT_FAULTS = "503:1%,500:1%,reset_after:0.5%,hang:0.5%"

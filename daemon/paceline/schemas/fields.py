@@ -6,6 +6,7 @@ import binascii
 import difflib
 import re
 from collections.abc import Iterable, Mapping
+from itertools import islice
 from typing import Any
 
 from paceline.errors import PayloadError
@@ -32,6 +33,9 @@ _CONTENT_TYPE = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+/[!#$%&'*+.^_`|~0-9A-Za-
 # RFC 5322 §3.6.8: printable ASCII without the colon.
 _HEADER_NAME = re.compile(r"[\x21-\x39\x3b-\x7e]+")
 _FORGING = re.compile(r"[\r\n\0]")
+# Looking for what was meant takes long for long names, and for many: who misspells does it soon.
+_LONGEST_NAME = 64
+_MOST_STRANGERS = 20
 
 
 def object_(at: str, value: Any) -> dict[str, Any]:
@@ -123,16 +127,13 @@ def keys(
     """The fields that must be there, and none misspelt; `strict`: and no others."""
     known = [*required, *optional]
     # Misspelt before missing: `recipient` for `recipients` is both, and the first says more.
-    for key in value:
-        if key not in known:
-            lowered = {name.lower(): name for name in known if name not in value}
-            near = difflib.get_close_matches(key.lower(), lowered, 1, cutoff=0.85)
-            if near:
-                raise PayloadError(
-                    path(at, key), "unknown field", f"Did you mean {lowered[near[0]]}?"
-                )
-            if strict:
-                raise PayloadError(path(at, key), "unknown field", "Known: " + ", ".join(known))
+    for key in islice((key for key in value if key not in known), _MOST_STRANGERS):
+        lowered = {name.lower(): name for name in known if name not in value}
+        near = difflib.get_close_matches(key[:_LONGEST_NAME].lower(), lowered, 1, cutoff=0.85)
+        if near:
+            raise PayloadError(path(at, key), "unknown field", f"Did you mean {lowered[near[0]]}?")
+        if strict:
+            raise PayloadError(path(at, key), "unknown field", "Known: " + ", ".join(known))
     for key in required:
         if key not in value:
             raise PayloadError(f"{at}.{key}", "missing")

@@ -107,10 +107,11 @@ async def refuse(_: Request, error: PacelineError) -> JSONResponse:
     """4xx with the error's words where the caller can mend it; 503 where waiting does."""
     if isinstance(error, LATER):
         logger.warning("not taken: %s", error)
+        after_s = error.retry_after_s if isinstance(error, OutboxFull) else RETRY_AFTER_S
         return JSONResponse(
             {"detail": "not now; try again with the same Idempotency-Key"},
             503,
-            {"Retry-After": str(RETRY_AFTER_S)},
+            {"Retry-After": str(after_s)},
         )
     for kind, status in REFUSED.items():
         if isinstance(error, kind):

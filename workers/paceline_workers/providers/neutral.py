@@ -25,6 +25,7 @@ NEUTRAL = b'{"email"'
 _REMEMBERED = 8
 _NONE_RESERVED: frozenset[str] = frozenset()
 _NONE = msgspec.Raw(b"")
+_FAULTS = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 _NAME = re.compile(r"[A-Za-z](?:_?[A-Za-z0-9])*")
 _is_forged = re.compile(r"[\r\n\0]").search
 _ATOM = r"[A-Za-z0-9!#$%&'*+/=?^_`|~-]+"
@@ -104,7 +105,7 @@ class Peeler:
         """What the message gives; None where it goes alone. Raises PayloadError."""
         try:
             mail = _decode(payload).email
-        except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+        except _FAULTS:
             return None
         if len(mail.to) != 1 or mail.cc is not _NONE or mail.bcc is not _NONE:
             return None
@@ -138,9 +139,14 @@ class Peeler:
             return None
         if known.shared is None:
             return None
-        return Member(
-            known.shared, _address(bytes(mail.to[0])), mail.substitution, mail.metadata, key[4]
-        )
+        try:
+            to = _address(bytes(mail.to[0]))
+        except _FAULTS:
+            # Raw bytes were skipped over, not looked at. Of a mail like one that is known only this
+            # finds out; the full check has the words for it.
+            read(self._provider, payload)
+            return None
+        return Member(known.shared, to, mail.substitution, mail.metadata, key[4])
 
     def _learn(self, key: tuple[bytes, ...], payload: bytes) -> _Known:
         email = read(self._provider, payload)

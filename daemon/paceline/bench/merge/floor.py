@@ -14,6 +14,7 @@ import time
 
 from paceline.answers import Leased, Settlement, Taken
 from paceline.bench.child import BenchFailed
+from paceline.bench.merge.body import CAMPAIGN
 from paceline.bench.meter import Meter
 from paceline.connect import connect
 from paceline.merged import MARK, Member
@@ -66,7 +67,9 @@ def _merged(store: OutboxStore, pinned: Pinned, taken: Taken) -> int:
     request = new_nonce()
     body = b"".join([v for _, v in values])
     batches = {taken.nonce: len(taken.sizes)}
-    changed = store.freeze(_WORKER, request, body, members, priority="bulk", batches=batches)
+    changed = store.freeze(
+        _WORKER, request, body, members, priority="bulk", campaign=CAMPAIGN, batches=batches
+    )
     permit = store.begin(pinned, MARK + request, request, len(body))
     done = Settlement(
         id=MARK + request, nonce=request, action="sent", latency_s=0.01, label="sent:200",
