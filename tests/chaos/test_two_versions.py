@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 
 from paceline.audit import DeepAudit
+from paceline.embedded import EmbeddedServer
 from support.stack import Producer, Stack
 from support.wait import until
 
@@ -86,7 +87,10 @@ class Versions(Stack):
 
 
 def test_upgraded_under_load_and_taken_back(tmp_path: Path, older: str) -> None:
-    with Versions(tmp_path, rate=80, latency="50-150ms", more=MORE, path=older) as stack:
+    # One user for all: those of deploy/acl are this version's, whose functions need less.
+    with EmbeddedServer(tmp_path / "redis") as server, Versions(
+        tmp_path, rate=80, latency="50-150ms", more=MORE, redis_url=server.url, path=older
+    ) as stack:  # fmt: skip
         producer = Producer(stack, per_s=50)
         producer.start()
         stack.wait_arrivals(100)

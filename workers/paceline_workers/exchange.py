@@ -84,9 +84,11 @@ class Exchange:
         turn.words, turn.permit, turn.failed, turn.leads = [], None, None, False
         with self._lock:
             self._gathered.append(turn)
-            turn.leads = not self._busy
+            turn.leads = first = not self._busy
             self._busy = True
-        if not turn.leads:
+        # Not by ``turn.leads``: who speaks now may have handed it on to us by this line, and the
+        # baton, released and not taken, would end our next wait before anybody has spoken for us.
+        if not first:
             # Until another has spoken for us, or it is our turn to speak for all.
             turn.baton.acquire()
         if turn.leads:
