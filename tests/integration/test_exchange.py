@@ -209,3 +209,32 @@ def test_a_redis_that_forgot_is_told_before_anything_begins_there(rig: Rig) -> N
     Exchange(rig.store, pinned, rig._tick, recall).say(turn, [], rig.leased["m-0"])
     assert isinstance(turn.permit, Permit)
     assert (turn.permit.verdict, rig.state("m-0")) == ("gone", "sent")
+
+
+class LateTurn(Turn):
+    """Its thread comes to look whether it leads only after the lead was handed to it."""
+
+    def __init__(self) -> None:
+        self.handed = threading.Event()
+        super().__init__()
+
+    def __getattribute__(self, name: str) -> Any:
+        if name == "leads":
+            assert self.handed.wait(5)
+        return super().__getattribute__(name)
+
+
+def test_a_baton_handed_over_early_is_taken_all_the_same(rig: Rig) -> None:
+    """Left released it would end the next wait before anybody has spoken."""
+    turn = LateTurn()
+    rig.exchange._busy = True  # another speaks
+    speaker = threading.Thread(target=rig.exchange.say, args=(turn, [], rig.leased["m-0"]))
+    speaker.start()
+    until(lambda: rig.exchange._gathered, 5, "it has joined")
+    with rig.exchange._lock:
+        turn.leads = True
+        turn.baton.release()
+    turn.handed.set()
+    speaker.join(5)
+    assert isinstance(turn.permit, Permit)
+    assert turn.baton.locked()
