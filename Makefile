@@ -6,7 +6,7 @@ STAMP := $(VENV)/.installed
 # One more than processors: the tests wait as much as they work.
 PYTEST_WORKERS ?= 3
 
-.PHONY: help run bench shows audit fuzz test lint types arrows unit lock clean
+.PHONY: help run bench shows chaos soak long audit fuzz test lint types arrows unit lock clean
 
 help: ## what can be made
 	@grep -hE '^[a-z-]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*##/\t/' | expand -t 12
@@ -26,6 +26,23 @@ bench: $(STAMP) ## what a message costs, beside a naive loop and RQ alone
 
 shows: $(STAMP) ## what is promised of pace, fairness and events, on real processes and nginx (12 minutes)
 	PYTHONPATH=tests $(BIN)/python -m shows all $(ARGS)
+
+# Runs may be split over seeds, and their reports summed: python -m rampage total FILE...
+SEED ?= 1
+KILLS ?= 50
+MINUTES ?=
+REPORT ?=
+LONG = $(if $(MINUTES),--minutes $(MINUTES)) $(if $(REPORT),--report $(REPORT)) $(ARGS)
+
+chaos: $(STAMP) ## kills and freezes at random, and the ledger (SEED=1 KILLS=50 MINUTES= REPORT=)
+	PYTHONPATH=tests $(BIN)/python -m rampage run --seed $(SEED) --kills $(KILLS) $(LONG)
+
+soak: $(STAMP) ## an hour at 100/s with faults and a kill each minute: nothing grows (MINUTES=60 REPORT=)
+	PYTHONPATH=tests $(BIN)/python -m soak --seed $(SEED) $(LONG)
+
+# One after the other: they cut links, step clocks and time recoveries.
+long: $(STAMP) ## pytest, the tests that are too long for `make test`
+	$(BIN)/python -m pytest -m long $(ARGS)
 
 test: lint types arrows unit ## all checks and tests
 

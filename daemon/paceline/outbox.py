@@ -173,6 +173,10 @@ class OutboxStore:
         replies: list[Any] = pipe.execute(raise_on_error=False)
         return replies
 
+    def daemon_left(self, daemon: str) -> None:
+        """A daemon ended in order: it counts as live no more. May be repeated."""
+        self.client.zrem(self._key("daemons"), daemon)
+
     # -- the scheduler's side ---------------------------------------------------------------
 
     def release(self, lane: Lane, largest: int, lease_s: float, invitation: str = "") -> Released:

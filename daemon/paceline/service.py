@@ -134,10 +134,21 @@ class DaemonService:
         """Ends the loops, and the exporter last."""
         self.ask_to_stop()
         with self._changing:
+            ran = self._started is not None
             self._stop_loops()
+        if ran:
+            self._sign_off()
         if self._exporter is not None:
             self._exporter.stop()
         log.info("%s stopped", " and ".join(self._parts), extra={"event": "stopped"})
+
+    def _sign_off(self) -> None:
+        """So that who starts next, a newer version say, need not wait until we are forgotten."""
+        try:
+            for destination in self._destinations:
+                self._store(destination).daemon_left(self._name)
+        except redis.exceptions.RedisError as error:
+            log.info("not signed off, which expires by itself: %s", error)
 
     def _load_library(self) -> None:
         """A full Redis takes no functions; intake waits for that, the rest does not."""

@@ -25,6 +25,11 @@ class Networks:
         """What to put before a command that is to run in one of them."""
         return ("ip", "netns", "exec", self.names[place % len(self.names)])
 
+    def ends(self, place: int) -> tuple[str, str]:
+        """The link of one of them: its device within, and the one on the bridge."""
+        bridge = self.names[place].partition("-")[0]
+        return f"{bridge}i{place}", f"{bridge}o{place}"
+
 
 @contextlib.contextmanager
 def networks(count: int) -> Iterator[Networks | None]:

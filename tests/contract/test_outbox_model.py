@@ -268,6 +268,10 @@ class OutboxMachine(RuleBasedStateMachine):
     @rule(op=st.sampled_from(["beat"] * 6 + ["leave", "bury"]), worker=workers,
           open_connections=st.integers(0, 4))  # fmt: skip
     def beats(self, op: Any, worker: str, open_connections: int) -> None:
+        if op == "bury":
+            for nonce, batch in self.model.batches.items():
+                if batch.worker == worker:
+                    self.renewed.pop(nonce, None)
         share = self.store.slots(op, worker, open_connections)
         expected = self.model.beat(self.now, op, worker, open_connections)
         assert (share.allowance, share.live_workers, share.bucket) == expected

@@ -623,6 +623,20 @@ def test_the_bucket_is_smaller_while_a_lapsed_holder_may_be_frozen(
     assert post.store.slots("bury", "ann").bucket == 190
 
 
+def test_what_a_dead_worker_held_does_not_wait_for_its_lease(redis_client: redis.Redis) -> None:
+    post = Post(redis_client)
+    post.reap()
+    post.put_many("m", 3)
+    post.store.slots("beat", "dead", 0)
+    dead = post.take(2, worker="dead")
+    alive = post.take(1)
+    assert post.begin("m0", dead.nonce) == "go"
+    post.store.slots("bury", "dead")
+    post.reap()
+    assert [post.state(m) for m in ("m0", "m1", "m2")] == ["scheduled", "ready", "leased"]
+    assert post.settle("m2", alive.nonce, "sent") == "ok"
+
+
 # -- trouble --------------------------------------------------------------------------------
 
 

@@ -208,3 +208,16 @@ def test_the_daemon_takes_stale_jobs_out_of_the_queues(redis_url: str) -> None:
     finally:
         service.stop()
         client.close()
+
+
+def test_a_daemon_that_stops_is_not_live_any_more(redis_url: str) -> None:
+    client = connect(redis_url)
+    store = OutboxStore(client, "d")
+    service = DaemonService(connect(redis_url), [destination("http://127.0.0.1:9/")])
+    service.start()
+    try:
+        until(lambda: store.census().daemons == 1, 5, "it is live")
+    finally:
+        service.stop()
+    assert store.census().daemons == 0
+    client.close()

@@ -593,6 +593,10 @@ class Model:
         else:
             self.workers.pop(worker, None)
             self.slots.pop(worker, None)
+        if op == "bury":
+            for batch in self.batches.values():
+                if batch.worker == worker:
+                    batch.deadline = now
         live = self._live_workers(now)
         lapsed = sum(n for w, n in self.slots.items() if w not in live)
         others = sum(n for w, n in self.slots.items() if w in live and w != worker)

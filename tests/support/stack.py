@@ -52,6 +52,8 @@ class Stack:
     profile: str = "http"
     path: str = "/messages"
     up: bool = False
+    #: A file that the sink writes each arrival into when it has ended.
+    record: Path | None = None
     #: Where the daemons' metrics are; "127.0.0.1:0": on any port, see ``metrics_url``.
     exporter: str = "off"
     worker_module: Sequence[str] = ("paceline", "worker", DESTINATION)
@@ -175,6 +177,7 @@ connections = {self.connections}
         at = self.folder / "sink.port"
         extra = ["--faults", self.faults] if self.faults else []
         extra += ["--recipients"] if self.profile != "http" else []
+        extra += ["--record", str(self.record)] if self.record else []
         process = self._spawn(
             "sink", "paceline.sink", "--profile", self.profile, "--latency", self.latency,
             "--seed", str(self.seed), "--host", self.host, "--port", "0", "--port-file", str(at),

@@ -30,7 +30,7 @@ from paceline.cli.hangup import Hangup
 from paceline.connect import connect
 from paceline.embedded import EmbeddedServer, EmbeddedServerError, attached_url
 from paceline.errors import ConfigError, ConfigProblem, RedisUnavailable, UnknownDestination
-from paceline.exporter.server import MetricsServer
+from paceline.exporter.server import AddressTaken, MetricsServer
 from paceline.listen import MEND as LISTEN_MEND
 from paceline.listen import Listen, parse_listen
 from paceline.reloading import check_destination
@@ -47,7 +47,7 @@ F = TypeVar("F", bound=Callable[..., Any])
 WORKER_RUNTIME = ("paceline_workers.runtime", "WorkerRuntime")
 
 _DAEMON_GRACE_S = 15.0
-_LOOK_S, _AGAIN_S = 0.5, 5.0
+_LOOK_S, _AGAIN_S, _ORPHANS_S = 0.5, 5.0, 5.0
 
 log = logging.getLogger("paceline.up")
 
@@ -101,7 +101,7 @@ def up(setup: Setup, workers: int, listen: str | None, verbose: bool) -> int:
     where = _where(setup, listen)
     if where is not None and where.named:
         # Here and not in the daemon, which would end and be started again for ever.
-        MetricsServer(where, {}).stop()
+        _await_address(where)
     server = None
     url = setup.redis_url
     if url is None:
@@ -134,6 +134,20 @@ def up(setup: Setup, workers: int, listen: str | None, verbose: bool) -> int:
         if server is not None:
             server.stop()
     return 0
+
+
+def _await_address(where: Listen) -> None:
+    """Of an ``up`` that was killed the daemon lives on for a moment, and listens. Raises
+    AddressTaken."""
+    end = time.monotonic() + _ORPHANS_S
+    while True:
+        try:
+            MetricsServer(where, {}).stop()
+            return
+        except AddressTaken:
+            if time.monotonic() > end:
+                raise
+        time.sleep(_LOOK_S)
 
 
 def _pass_on(setup: Setup, fresh: Setup, supervisor: Supervisor) -> str:

@@ -17,7 +17,8 @@
 -- ARGV  now_us or '', op, worker id, connections open now, facts about the worker (JSON)
 --   op  beat   alive (again); asks for its share
 --       leave  stopped cleanly, everything settled or given back; of its facts only totals count
---       bury   known dead (its process is gone): its slots are free and owe nothing
+--       bury   known dead (its process is gone): its slots are free and owe nothing, and its leases
+--              end now, for it will neither renew nor settle
 -- Returns {allowance, live workers, bucket size K, requests/s now as text}
 T = KEYS[1]
 local now, op, me, open = clock(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
@@ -52,6 +53,13 @@ else
   redis.call('ZREM', K('workers'), me)
   redis.call('HDEL', K('slots'), me)
   redis.call('HDEL', K('facts'), me)
+end
+if op == 'bury' then
+  for _, nonce in ipairs(redis.call('ZRANGE', K('batches'), 0, -1)) do
+    if redis.call('HGET', K('bm:' .. nonce), 'worker') == me then
+      redis.call('ZADD', K('batches'), now, nonce)
+    end
+  end
 end
 
 local live, rank, lapsed, others = 0, nil, 0, 0
