@@ -86,7 +86,7 @@ class Exchange:
             self._gathered.append(turn)
             turn.leads = leads = not self._busy
             self._busy = True
-        # As it was then: whoever makes it our turn meanwhile hands the baton over too, and it must be
+        # As it was then: who makes it our turn meanwhile hands the baton over too, and it must be
         # taken, or the next call would not wait for its answer.
         if not leads:
             # Until another has spoken for us, or it is our turn to speak for all.
