@@ -128,6 +128,61 @@ def test_the_last_outcome_and_the_next_ask_are_one_trip(rig: Rig) -> None:
     assert rig.settled == ["m-0"]
 
 
+class Dawdling:
+    """The exchange's lock, of which one thread comes away late: when its turn has been given to it
+    already."""
+
+    def __init__(self, lock: Any, turn: Turn) -> None:
+        self._lock, self._turn = lock, turn
+        self.thread: threading.Thread | None = None
+
+    def __enter__(self) -> None:
+        self._lock.acquire()
+
+    def __exit__(self, *_: object) -> None:
+        self._lock.release()
+        if threading.current_thread() is self.thread:
+            self.thread = None
+            until(lambda: self._turn.leads, 10, "it is its turn")
+
+
+def test_a_turn_given_before_it_was_waited_for_is_taken_once(rig: Rig) -> None:
+    """Found by a soak: the next call did not wait for its answer, and read none."""
+    mine, exchange = Turn(), rig.exchange
+    lock = Dawdling(exchange._lock, mine)
+    exchange._lock = lock  # type: ignore[assignment]
+
+    def both() -> None:
+        exchange.say(mine, [], rig.leased["m-1"])
+        again.wait(10)
+        exchange.say(mine, [sent("m-1")], None)
+
+    def speak(ask: str) -> threading.Thread:
+        other = threading.Thread(
+            target=exchange.say, args=(Turn(), [], rig.leased[ask]), daemon=True
+        )
+        rig.client.execute_command("CLIENT", "PAUSE", 10_000, "WRITE")
+        other.start()
+        until(lambda: exchange._busy and not exchange._gathered, 5, "another is at Redis")
+        return other
+
+    again = threading.Event()
+    lock.thread = thread = threading.Thread(target=both, daemon=True)
+    others = [speak("m-2")]
+    thread.start()
+    until(lambda: exchange._gathered, 5, "it waits behind the other")
+    rig.client.execute_command("CLIENT", "UNPAUSE")
+    until(lambda: mine.permit is not None, 10, "it is answered")
+    until(lambda: not exchange._busy, 10, "all is quiet")
+    others.append(speak("m-3"))
+    again.set()
+    until(lambda: exchange._gathered or not thread.is_alive(), 10, "it speaks again")
+    rig.client.execute_command("CLIENT", "UNPAUSE")
+    for one in (thread, *others):
+        one.join(10)
+    assert mine.words == ["ok"]
+
+
 def test_what_each_thread_settled_is_answered_to_it(rig: Rig) -> None:
     for n in range(3):
         rig.exchange.say(Turn(), [], rig.leased[f"m-{n}"])

@@ -84,11 +84,11 @@ class Exchange:
         turn.words, turn.permit, turn.failed, turn.leads = [], None, None, False
         with self._lock:
             self._gathered.append(turn)
-            turn.leads = first = not self._busy
+            turn.leads = leads = not self._busy
             self._busy = True
-        # Not by ``turn.leads``: who speaks now may have handed it on to us by this line, and the
-        # baton, released and not taken, would end our next wait before anybody has spoken for us.
-        if not first:
+        # As it was then: who makes it our turn meanwhile hands the baton over too, and it must be
+        # taken, or the next call would not wait for its answer.
+        if not leads:
             # Until another has spoken for us, or it is our turn to speak for all.
             turn.baton.acquire()
         if turn.leads:
