@@ -133,7 +133,10 @@ class Deeds:
                 parts["whole"] = (time.monotonic_ns() - at_ns) / 1e9
             return len(parts) == 3
 
-        until(recovered, GIVE_UP_S, f"recovered from: {done.deed} (pid {pid}; {parts})", _POLL_S)
+        try:
+            until(recovered, GIVE_UP_S, f"recovered from: {done.deed} (pid {pid})", _POLL_S)
+        except AssertionError as error:
+            raise AssertionError(f"{error}; what is: {parts}") from error
         if not workers:
             del parts["freed"]
         done.recovery_s = max(parts.values())
