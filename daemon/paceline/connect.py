@@ -14,17 +14,13 @@ from redis.retry import Retry
 from redis.sentinel import Sentinel
 
 from paceline.errors import ConfigError, ConfigProblem
-from paceline.redis_url import tls_options
+from paceline.redis_url import UnusableUrl, tls_options
 
 #: Of another's text nothing is shown: it quotes what could not be read, which may be a password.
 _UNREADABLE = (
     "its host, port or options cannot be read; in a password write %2F for /, %40 for @, "
     "%23 for # and %3F for ?"
 )
-
-
-class _Unusable(ValueError):
-    """Its text is ours."""
 
 
 def connect(
@@ -62,7 +58,7 @@ def connect(
             [
                 ConfigProblem(
                     "redis.url",
-                    str(error) if isinstance(error, _Unusable) else _UNREADABLE,
+                    str(error) if isinstance(error, UnusableUrl) else _UNREADABLE,
                     "Use redis://host:6379/0, rediss://, unix:// or sentinel+redis://",
                 )
             ]
@@ -77,7 +73,7 @@ def _through_sentinel(url: str, options: dict[str, object]) -> redis.Redis:
     authority, _, service = rest.partition("/")
     credentials, _, hosts = authority.rpartition("@")
     if scheme not in ("redis", "rediss") or not service:
-        raise _Unusable("a Sentinel URL is sentinel+redis://host:26379,host:26379/service")
+        raise UnusableUrl("a Sentinel URL is sentinel+redis://host:26379,host:26379/service")
     pairs = []
     for host in hosts.split(","):
         parts = urlsplit(f"//{host}")

@@ -10,13 +10,17 @@ from urllib.parse import parse_qsl, quote, urlencode
 
 from paceline.errors import ConfigProblem
 
-__all__ = ["completed", "tls_options"]
+__all__ = ["UnusableUrl", "completed", "tls_options"]
 
 #: Key of the configuration -> of the URL.
 _FILES = {"ca_file": "ssl_ca_certs", "cert_file": "ssl_certfile", "key_file": "ssl_keyfile"}
 _TLS = ("rediss", "sentinel+rediss")
 #: What would let anybody answer in Redis's place.
 _WEAKER = {"ssl_cert_reqs": "required", "ssl_check_hostname": "true"}
+
+
+class UnusableUrl(ValueError):
+    """A URL that nobody is to connect by. Its text is ours, and shows nothing secret."""
 
 
 def completed(
@@ -67,12 +71,12 @@ def completed(
 def tls_options(url: str) -> dict[str, object]:
     """What a client of this URL is built with beyond it: nothing but for TLS.
 
-    Raises ValueError for a URL that wants less than to be sure who answers.
+    Raises UnusableUrl for a URL that wants less than to be sure who answers.
     """
     scheme, _, rest = url.partition("://")
     if scheme not in _TLS:
         return {}
     for name, value in parse_qsl(rest.partition("?")[2]):
         if value.lower() != _WEAKER.get(name, value.lower()):
-            raise ValueError(f"{name}={value} lets anybody answer in Redis's place; leave it out")
+            raise UnusableUrl(f"{name}={value} lets anybody answer in Redis's place; leave it out")
     return {"ssl_cert_reqs": "required", "ssl_check_hostname": True}

@@ -167,7 +167,11 @@ def _do_all(client: redis.Redis, commands: Iterator[tuple[Any, ...]]) -> None:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("merging", [False, True], ids=["one-by-one", "merged"])
+@pytest.mark.parametrize(
+    "merging",
+    [pytest.param(False, marks=pytest.mark.long), True],
+    ids=["one-by-one", "merged"],
+)
 def test_what_a_producer_writes_by_hand_stops_nobody(tmp_path: Path, merging: bool) -> None:
     with _stack(tmp_path, merging=merging) as stack, connect(stack.url_of("producer")) as producer:
         allowed = [command for command in FORBIDDEN if not _refused(producer, command)]

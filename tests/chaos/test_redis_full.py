@@ -34,6 +34,7 @@ def _used(stack: Stack) -> int:
     return int(stack.client.info("memory")["used_memory"])
 
 
+@pytest.mark.long
 @pytest.mark.timeout(120)
 def test_a_full_redis_refuses_what_is_new_and_drains(tmp_path: Path) -> None:
     with Stack(tmp_path, rate=RATE, burst=300, workers=1, latency="10-30ms") as stack:

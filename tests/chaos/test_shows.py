@@ -41,6 +41,7 @@ def _post(nginx: Nginx) -> int:
     return status
 
 
+@pytest.mark.long
 @pytest.mark.needs("nginx")
 def test_at_the_configured_rate_nginx_refuses_nothing(tmp_path: Path) -> None:
     found = _values(steady.run(tmp_path, 8.0, seed=1))
@@ -51,6 +52,7 @@ def test_at_the_configured_rate_nginx_refuses_nothing(tmp_path: Path) -> None:
     assert found["use of the rate"] > 0.5
 
 
+@pytest.mark.long
 @pytest.mark.needs("nginx")
 def test_a_lower_limit_is_found(tmp_path: Path) -> None:
     with unknown_limit.start(tmp_path, seed=1) as stack:
@@ -62,6 +64,7 @@ def test_a_lower_limit_is_found(tmp_path: Path) -> None:
     assert found["use of the true limit"] > 0.6
 
 
+@pytest.mark.long
 def test_high_messages_pass_a_queue_of_bulk(tmp_path: Path) -> None:
     """Behind the queue they would wait for more than a minute."""
     found = _values(high.run(tmp_path, 4.0, seed=1))

@@ -54,6 +54,7 @@ def _kill_while_begun(stack: Stack, victim: subprocess.Popen[bytes]) -> tuple[li
     return found
 
 
+@pytest.mark.long
 @pytest.mark.timeout(240)
 def test_twenty_kills_lose_nothing_and_explain_every_duplicate(tmp_path: Path) -> None:
     rng = random.Random(SEED)
