@@ -102,8 +102,9 @@ def test_what_it_did_is_told(bench: Bench, caplog: pytest.LogCaptureFixture) -> 
     told = [record.__dict__ for record in caplog.records]
     assert [(line["event"], line["cause"]) for line in told] == [
         ("worker_dead", None),
-        ("no_worker", "no-worker"),
+        # Its leases end with it.
         ("ambiguous", "lease-expired"),
+        ("no_worker", "no-worker"),
         ("closed", "held"),
         ("opened", "held"),
     ]
