@@ -37,7 +37,7 @@ def judge(
     entries, refusals = ledgers.read(ledger)
     if facts is None:
         facts = collect_facts(scene.store, [entry.id for entry in entries])
-    arrivals = scene.arrivals_ended()
+    arrivals = scene.all_arrivals()
     findings = reconcile(entries, refusals, arrivals, facts)
     census = scene.store.census()
     deep = DeepAudit(scene.store).run()

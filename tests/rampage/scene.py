@@ -8,6 +8,7 @@ import os
 import signal
 import socket
 import subprocess
+import urllib.request
 from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import ClassVar
@@ -154,6 +155,12 @@ class Scene(Stack):
             return not any(batches_of(self.store, worker) for worker in workers)
         except redis.exceptions.RedisError:
             return False
+
+    def all_arrivals(self) -> Sequence[Arrival]:
+        """The same, when the sink has written down all that have ended."""
+        url = f"http://{self.sink_address}/_sink/arrivals?since={2**53}"
+        with urllib.request.urlopen(url, timeout=10):
+            return self.arrivals_ended()
 
     def arrivals_ended(self) -> Sequence[Arrival]:
         """Those that have ended by now, in the order of their end; the list only grows."""

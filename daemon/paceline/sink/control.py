@@ -3,7 +3,7 @@
 =======================  ====================================================================
 ``GET /_sink/report``    the report, JSON
 ``GET /_sink/arrivals``  every arrival, JSON Lines, by time of arrival (``?since=SEQ`` leaves
-                         out those numbered lower)
+                         out those numbered lower); what has ended is in ``--record``'s file then
 ``GET /_sink/connections``  every connection, JSON Lines
 ``POST /_sink/faults``   change what is played, below; answers what is in force
 ``POST /_sink/reset``    forget arrivals, closed connections, occurrences, idempotency keys;
@@ -126,6 +126,7 @@ def _arrivals(sink: Sink, query: bytes, _body: bytes) -> _Answer:
         if key != b"since" or not value.isdigit():
             return _error(400, "the only query understood is ?since=NUMBER")
         since = int(value)
+    sink.flush_record()
     wanted = [arrival for arrival in sink.arrivals.all() if arrival.seq >= since]
     return 200, msgspec.json.Encoder().encode_lines(wanted), JSON_LINES
 

@@ -128,6 +128,11 @@ class Sink:
             seed=self.player.seed,
         )
 
+    def flush_record(self) -> None:
+        """What has ended is in the file of arrivals, where there is one. Raises OSError."""
+        if self._record is not None:
+            self._record.flush()
+
     def reset(self) -> None:
         """Forget arrivals, closed connections, occurrences and idempotency keys; rewind the
         script."""
