@@ -14,6 +14,7 @@ import subprocess
 import sys
 import threading
 import time
+import urllib.request
 from collections.abc import Iterator
 from http.client import HTTPConnection, IncompleteRead
 from pathlib import Path
@@ -640,6 +641,15 @@ def test_the_record_reaches_the_file_while_the_sink_runs(tmp_path: Path) -> None
         while not path.read_bytes():
             assert time.monotonic() < deadline, "flushed at least every 200 ms"
         assert json.loads(path.read_text())["id"] == "a"
+
+
+def test_who_asks_for_arrivals_finds_them_in_the_file_too(tmp_path: Path) -> None:
+    path = tmp_path / "arrivals.jsonl"
+    with SinkThread(record=path) as sink, Client(sink) as client:
+        for number in range(20):
+            client.post(f"m{number}")
+            with urllib.request.urlopen(f"{sink.url}/_sink/arrivals?since=9999"):
+                assert len(path.read_text().splitlines()) == number + 1
 
 
 def test_a_record_that_cannot_be_written_stops_the_sink_loudly() -> None:
