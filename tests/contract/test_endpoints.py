@@ -264,15 +264,17 @@ def test_one_bad_endpoint_is_no_outage_of_the_destination(hooks: Hooks) -> None:
     assert "breaker" not in hooks.store.census().gate
 
 
-def test_where_all_fail_it_is_one(hooks: Hooks) -> None:
-    names = [f"e{n}" for n in range(30)]
-    hooks.register(*names)
+def test_a_crowd_of_bad_ones_does_not_close_the_destination(hooks: Hooks) -> None:
+    names = [f"e{n}" for n in range(60)]
+    hooks.register(*names, "good")
     for name in names:
         hooks.queue(name)
-    taken = hooks.take(30)
+    taken = hooks.take(60)
     for message_id in taken.sizes:
         hooks.fail(taken, message_id)
-    assert "breaker" in hooks.store.census().gate
+    assert "breaker" not in hooks.store.census().gate
+    hooks.queue("good", 4)
+    assert hooks.serve(100)["good"] == 4
 
 
 def test_429_is_the_endpoints_own(hooks: Hooks) -> None:

@@ -270,9 +270,9 @@ local function shelve(item, m, state, counter)
   bump(counter)
 end
 
--- What an endpoint's answer says is its own: it waits, fails or is disabled by itself. The destination
--- hears of what is good, and of the first failure of each; so one bad endpoint is no outage, and where
--- all fail there is one. Returns whether this one has failed before.
+-- What an endpoint's answer says is its own: it waits, fails or is disabled by itself, and the destination
+-- has no breaker: fifty that are down, met one after the other, would look like an outage of all. Returns
+-- whether this one has failed before.
 local function judge_endpoint(item, m)
   local lane, action, fails = m.tenant, item.action, 0
   if item.health == 'g' then
@@ -289,9 +289,7 @@ local function judge_endpoint(item, m)
     -- It hangs at the worker that gives it back: not known yet to fail, but no use to take it again.
     lanes.bar(lanes.name_of(lane), now + item.delay_us)
   end
-  if fails < 2 or health().breaker then
-    judge(item.id, item.health, action, item.begun, item.latency, item.why, lanes.name_of(lane))
-  end
+  if item.health ~= '' then bump(item.health == 'g' and 'good' or 'bad') end
   return fails > 1
 end
 
