@@ -7,12 +7,10 @@ from pathlib import Path
 
 import pytest
 
-from rampage.deeds import Deeds, settled
-from rampage.intake import Ledger, Producer
-from rampage.judge import RECOVERY_S, judge
+from rampage.judge import RECOVERY_S
 from rampage.plan import Deed
 from rampage.scene import Scene
-from support.wait import until
+from rampage.short import play
 
 DEEDS = [
     Deed("kill", "daemon", 0, 0.0, 1.0),
@@ -27,16 +25,8 @@ DEEDS = [
 @pytest.mark.long
 @pytest.mark.timeout(120)
 def test_nothing_is_sent_twice_when_daemon_and_exporter_end(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.jsonl"
     with Scene(tmp_path, daemons=1, faults="") as scene:
-        ledger = Ledger(path)
-        producer = Producer(scene.outbox_url, ledger, 60.0, "m")
-        producer.start()
-        hands = Deeds(scene, ledger, "m")
-        done = [hands.do(deed) for deed in DEEDS]
-        producer.halt()
-        until(lambda: settled(scene), 30, "nothing is unfinished", 0.05)
-        found = judge(scene, path, done)
+        done, found = play(scene, tmp_path, DEEDS)
     assert found["wrong"] == []
     assert found["duplicates"] == 0
     assert [it.code for it in done] == [None, None, 0, 0, None]

@@ -6,12 +6,9 @@ from pathlib import Path
 
 import pytest
 
-from rampage.deeds import Deeds, settled
-from rampage.intake import Ledger, Producer
-from rampage.judge import judge
 from rampage.plan import Deed
+from rampage.short import play
 from rampage.together import Together
-from support.wait import until
 
 DEEDS = [
     Deed("kill", "redis", 0, 0.0, 0.0),
@@ -25,16 +22,8 @@ DEEDS = [
 
 @pytest.mark.long
 def test_up_keeps_all_running_and_is_started_again(tmp_path: Path) -> None:
-    path = tmp_path / "ledger.jsonl"
     with Together(tmp_path, faults="") as scene:
-        ledger = Ledger(path)
-        producer = Producer(scene.outbox_url, ledger, 60.0, "m")
-        producer.start()
-        hands = Deeds(scene, ledger, "m")
-        done = [hands.do(deed) for deed in DEEDS]
-        producer.halt()
-        until(lambda: settled(scene), 30, "nothing is unfinished", 0.05)
-        found = judge(scene, path, done)
+        done, found = play(scene, tmp_path, DEEDS)
     assert found["wrong"] == []
     assert set(found["duplicate_causes"]) <= {"lease-expired"}
     assert done[-1].code == 0
