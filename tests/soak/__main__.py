@@ -102,10 +102,8 @@ def run(seed: int, seconds: float) -> dict[str, Any]:
 
 def growth(watch: Watch, seconds: float) -> dict[str, dict[str, Any]]:
     """Of each process that lived long enough, and of Redis's data: what each figure did after the
-    warm-up. Only an elder's is judged; the sink keeps all it has seen. A run that is over before
-    the warm-up tells nothing of memory: it is shown, and not judged."""
+    warm-up. Only an elder's is judged; the sink keeps all it has seen."""
     warm_s = min(_WARM_UP_S, seconds * _WARM_UP_SHARE)
-    warmed = seconds > _WARM_UP_S
     found = {}
     for (name, pid), samples in watch.series.items():
         later = [(at_s, seen) for at_s, seen in samples if warm_s <= at_s <= seconds]
@@ -115,9 +113,7 @@ def growth(watch: Watch, seconds: float) -> dict[str, dict[str, Any]]:
             continue
         judged = name in ("worker 2", "daemon 1", "exporter 1", "redis")
         memory = trend([(at_s, seen.rss_bytes / MB) for at_s, seen in later])
-        found[f"{name}, rss MB, pid {pid}"] = _row(
-            memory, warmed and judged and memory_grows(memory)
-        )
+        found[f"{name}, rss MB, pid {pid}"] = _row(memory, judged and memory_grows(memory))
         if judged:
             for what in ("fds", "threads"):
                 counted = trend([(at_s, float(getattr(seen, what))) for at_s, seen in later])
@@ -125,7 +121,7 @@ def growth(watch: Watch, seconds: float) -> dict[str, dict[str, Any]]:
     points = [(at_s, it) for at_s, it in watch.redis if warm_s <= at_s <= seconds]
     if len(points) >= _LEAST_SAMPLES:
         used = trend([(at_s, it["used_memory"] / MB) for at_s, it in points])
-        found["redis, used_memory MB"] = _row(used, warmed and memory_grows(used))
+        found["redis, used_memory MB"] = _row(used, memory_grows(used))
         keys = trend([(at_s, it["keys"]) for at_s, it in points])
         found["redis, keys"] = _row(keys, False)
     return found
