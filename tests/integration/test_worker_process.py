@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 
 from paceline.embedded import EmbeddedServer, attached_url
+from support.proc import thread_heaps
 from support.servers import frozen
 from support.stack import Stack
 from support.wait import until
@@ -130,6 +131,8 @@ def test_ten_connections_whatever_the_number_of_workers(tmp_path: Path) -> None:
         seen = stack.arrival_count()
         stack.wait_arrivals(seen + 200)
         assert _most_open(stack) <= 10
+        # An allocator's arena for each thread would hold what its largest answer ever took.
+        assert [thread_heaps(it.pid) for it in stack.worker_processes] == [0, 0]
 
         # One freezes: it may hold permits, so for each of its connections the bucket is smaller.
         victim = stack.worker_processes[0]

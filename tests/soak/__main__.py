@@ -9,7 +9,7 @@ import signal
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
 
@@ -113,15 +113,19 @@ def growth(watch: Watch, seconds: float) -> dict[str, dict[str, Any]]:
             continue
         judged = name in ("worker 2", "daemon 1", "exporter 1", "redis")
         memory = trend([(at_s, seen.rss_bytes / MB) for at_s, seen in later])
-        found[f"{name}, rss MB, pid {pid}"] = _row(memory, judged and memory_grows(memory))
+        row = found[f"{name}, rss MB, pid {pid}"] = _row(memory, judged and memory_grows(memory))
         if judged:
+            row["each_minute"] = _each_minute([(at_s, it.rss_bytes / MB) for at_s, it in samples])
             for what in ("fds", "threads"):
                 counted = trend([(at_s, float(getattr(seen, what))) for at_s, seen in later])
                 found[f"{name}, {what}, pid {pid}"] = _row(counted, count_grows(counted))
     points = [(at_s, it) for at_s, it in watch.redis if warm_s <= at_s <= seconds]
     if len(points) >= _LEAST_SAMPLES:
         used = trend([(at_s, it["used_memory"] / MB) for at_s, it in points])
-        found["redis, used_memory MB"] = _row(used, memory_grows(used))
+        row = found["redis, used_memory MB"] = _row(used, memory_grows(used))
+        row["each_minute"] = _each_minute(
+            [(at_s, it["used_memory"] / MB) for at_s, it in watch.redis]
+        )
         keys = trend([(at_s, it["keys"]) for at_s, it in points])
         found["redis, keys"] = _row(keys, False)
     return found
@@ -136,6 +140,14 @@ def _row(it: Trend, grows: bool) -> dict[str, Any]:
         "growth": round(it.growth, 2),
         "grows": grows,
     }
+
+
+def _each_minute(samples: Sequence[tuple[float, float]]) -> list[float]:
+    """The first value of each minute of a life, its warm-up too: what a line cannot show."""
+    found: dict[int, float] = {}
+    for at_s, value in samples:
+        found.setdefault(int(at_s // 60), round(value, 2))
+    return list(found.values())
 
 
 def _tell_deed(done: Done) -> None:

@@ -49,3 +49,21 @@ def children(parent: int) -> dict[int, list[str]]:
 def is_alive(pid: int) -> bool:
     """Whether such a process runs (a zombie does not)."""
     return usage(pid) is not None
+
+
+def thread_heaps(pid: int) -> int:
+    """How many heaps glibc's malloc has given to threads (arena.c: each takes 64 MiB of addresses,
+    at a multiple of that, of which it uses the first part)."""
+    size = 64 * 1024**2
+    used: dict[int, int] = {}  # by where it ends, where it began
+    heaps = 0
+    for line in Path(f"/proc/{pid}/maps").read_text("utf-8", "replace").splitlines():
+        addresses, rights, _, _, inode = line.split()[:5]
+        first, last = (int(it, 16) for it in addresses.split("-"))
+        if inode != "0":
+            continue
+        if rights == "rw-p" and first % size == 0:
+            used[last] = first
+        elif rights == "---p" and used.get(first) == last - size:
+            heaps += 1
+    return heaps

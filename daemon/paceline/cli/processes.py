@@ -17,6 +17,7 @@ import click
 import redis
 import redis.exceptions
 
+from paceline.allocator import use_one_arena
 from paceline.cli.common import (
     Setup,
     hide_secrets,
@@ -348,6 +349,7 @@ def worker(
     SIGTERM: takes no more, finishes what is on the wire, gives the rest back untouched. SIGHUP:
     reads configuration and secrets again.
     """
+    use_one_arena(os.environ)
     start_logging(setup, verbose=verbose)
     need_destinations(setup)
     chosen = _the_destination(setup, destination)
