@@ -20,15 +20,12 @@ revealed where a worker starts. Which keys there are, and what they may hold, is
 
 from __future__ import annotations
 
-import hashlib
 import math
 import re
 from collections.abc import Mapping
 from dataclasses import asdict, dataclass, field
 from typing import Any, Literal
 from urllib.parse import urlsplit, urlunsplit
-
-import msgspec
 
 from paceline.backoff import DEFAULT_POLICY, RetryPolicy
 from paceline.listen import DEFAULT_LISTEN, Listen
@@ -365,11 +362,6 @@ class Destination:
             "events": self.events.public(),
             "endpoints": None if self.endpoints is None else _endpoints_public(self.endpoints),
         }
-
-    def digest(self) -> str:
-        """A hash over `public()`: equal wherever the same destination is configured."""
-        stable = msgspec.json.encode(self.public(), order="sorted")
-        return hashlib.sha256(stable).hexdigest()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

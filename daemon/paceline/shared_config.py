@@ -6,6 +6,7 @@ import json
 from collections.abc import Mapping
 from typing import Any
 
+from paceline.config_digest import differences, digest, shared_copy
 from paceline.errors import ConfigMismatch
 from paceline.outbox import OutboxStore
 from paceline.settings import Destination, Endpoints, Events
@@ -59,12 +60,11 @@ def publish(store: OutboxStore, destination: Destination, *, force: bool = False
 
     Raises ConfigMismatch, naming the keys, while other processes live by a different one.
     """
-    public = destination.public()
     word, version, in_force = store.publish_config(
-        destination.digest(), public, script_numbers(destination), force=force
+        digest(destination), shared_copy(destination), script_numbers(destination), force=force
     )
     if word == "differs":
-        raise ConfigMismatch(destination.name, differences(json.loads(in_force), public))
+        raise ConfigMismatch(destination.name, differences(json.loads(in_force), destination))
     return version
 
 
@@ -75,7 +75,7 @@ def republish(store: OutboxStore, before: Destination, now: Destination) -> bool
     Where it does not, nothing is published: what is in force may come from a newer file, which an
     older one, read again for a new password, must not undo.
     """
-    if before.digest() == now.digest():
+    if digest(before) == digest(now):
         return False
     publish(store, now, force=True)
     return True
@@ -86,9 +86,8 @@ def confirm(store: OutboxStore, destination: Destination) -> None:
 
     Raises ConfigMismatch where another one is in force: it was reloaded elsewhere.
     """
-    public = destination.public()
     word, _, in_force = store.publish_config(
-        destination.digest(), public, script_numbers(destination), keep=True
+        digest(destination), shared_copy(destination), script_numbers(destination), keep=True
     )
     if word == "differs":
         raise mismatch(destination, json.loads(in_force))
@@ -96,15 +95,7 @@ def confirm(store: OutboxStore, destination: Destination) -> None:
 
 def mismatch(destination: Destination, in_force: Mapping[str, Any]) -> ConfigMismatch:
     """What to say of a process that another one's reload has left behind."""
-    # Through JSON as theirs went: a tuple is a list there.
-    ours = json.loads(json.dumps(destination.public()))
-    return ConfigMismatch(destination.name, differences(in_force, ours), _RELOAD_MEND)
-
-
-def differences(theirs: Mapping[str, Any], ours: Mapping[str, Any]) -> str:
-    """Which keys differ, and how, in words; "" for none."""
-    keys = sorted(k for k in {*theirs, *ours} if theirs.get(k) != ours.get(k))
-    return "; ".join(f"{k} is {theirs.get(k)!r} there, {ours.get(k)!r} here" for k in keys)
+    return ConfigMismatch(destination.name, differences(in_force, destination), _RELOAD_MEND)
 
 
 def _events(events: Events) -> str:

@@ -6,6 +6,7 @@ import json
 import logging
 from collections.abc import Callable
 
+from paceline.config_digest import digest
 from paceline.errors import ConfigMismatch
 from paceline.outbox import OutboxStore
 from paceline.settings import Destination
@@ -27,9 +28,9 @@ class Standing:
 
     def look(self, store: OutboxStore, destination: Destination) -> bool:
         """True while another configuration than this one is in force. Raises RedisError."""
-        digest, in_force = store.config_in_force()
+        theirs, in_force = store.config_in_force()
         # An empty Redis is the daemon's to fill again.
-        if digest in ("", destination.digest()):
+        if theirs in ("", digest(destination)):
             self.good(destination.name)
             return False
         self.bad(mismatch(destination, json.loads(in_force)))

@@ -1,10 +1,13 @@
-"""Two versions: the one before the function library's last change, from the history, and this one.
-The upgrade that docs/operations.md describes, and the way back, under load lose and repeat nothing;
-a worker of the older version that is started beside the newer processes is refused, and says why.
-"""
+"""Two versions. One of the same layout, which knows a key more and has a newer function library,
+takes over process by process, under load, and so back: side by side they lose and repeat nothing.
+
+The one before the function library's last change, from the history: the upgrade that stops all
+first (docs/operations.md), and the way back, the same. Started beside the newer processes it is
+refused, and says why."""
 
 from __future__ import annotations
 
+import shutil
 import signal
 import subprocess
 import tarfile
@@ -16,6 +19,7 @@ import pytest
 
 from paceline.audit import DeepAudit
 from paceline.embedded import EmbeddedServer
+from paceline.scripts import LIBRARY_VERSION
 from support.stack import Producer, Stack
 from support.wait import until
 
@@ -51,6 +55,29 @@ def older(tmp_path_factory: pytest.TempPathFactory) -> str:
     return f"{folder / 'daemon'}:{folder / 'workers'}"
 
 
+@pytest.fixture(scope="module")
+def newer(tmp_path_factory: pytest.TempPathFactory) -> str:
+    """PYTHONPATH of a version to come, whose layout is this one's: what it adds is not used."""
+    folder = tmp_path_factory.mktemp("newer")
+    for part in ("daemon", "workers"):
+        shutil.copytree(ROOT / part, folder / part, ignore=shutil.ignore_patterns("__pycache__"))
+    package = folder / "daemon" / "paceline"
+    for name in ("scripts.py", "lua/enqueue.lua"):
+        version = f"VERSION = {LIBRARY_VERSION}"
+        _edit(package / name, version, f"VERSION = {LIBRARY_VERSION + 1}")
+    _edit(package / "settings.py", '"redact": list(self.redact),', '"novel": 1, "redact": [],')
+    _edit(package / "shared_config.py", '"pace": destination', '"novel": 1, "pace": destination')
+    for script in package.glob("lua/*.lua"):
+        script.write_text(script.read_text("utf-8") + "\n-- Its hash is another one.\n", "utf-8")
+    return f"{folder / 'daemon'}:{folder / 'workers'}"
+
+
+def _edit(path: Path, before: str, after: str) -> None:
+    text = path.read_text("utf-8")
+    assert text.count(before) == 1, f"{path.name} has no single {before!r} any more"
+    path.write_text(text.replace(before, after), "utf-8")
+
+
 @dataclass
 class Versions(Stack):
     """Daemons and workers are of the version that ``path`` (PYTHONPATH) has, "" for this one."""
@@ -64,8 +91,21 @@ class Versions(Stack):
             prefix = ("env", f"PYTHONPATH={self.path}")
         return super()._spawn(name, *command, prefix=prefix)
 
+    def roll(self, path: str) -> None:
+        """One after another, each new one beside all that there are; the daemon first."""
+        self.path = path
+        started = [self.start_daemon(), *(self.start_worker() for _ in range(self.workers))]
+        self.wait_live(2 * self.workers)
+        self.wait_arrivals(self.arrival_count() + 120)
+        for process in (*self.daemon_processes, *self.worker_processes):
+            process.send_signal(signal.SIGTERM)
+            assert process.wait(20) == 0
+            self.wait_arrivals(self.arrival_count() + 30)
+        assert all(process.poll() is None for process in started)
+        self.daemon_processes, self.worker_processes = started[:1], started[1:]
+
     def change(self, path: str) -> None:
-        """As docs/operations.md has it: workers, daemon; daemon, workers."""
+        """All stopped: workers, daemon; then daemon, workers."""
         for processes in (self.worker_processes, self.daemon_processes):
             for process in processes:
                 process.send_signal(signal.SIGTERM)
@@ -84,6 +124,22 @@ class Versions(Stack):
             self.daemon_processes = [self.start_daemon()]
         logs = sorted(self.folder.glob("*-daemon.log"))
         return "reaper of web started" in logs[-1].read_text("utf-8")
+
+
+def test_rolled_process_by_process_and_back(tmp_path: Path, newer: str) -> None:
+    with Versions(tmp_path, rate=80, latency="50-150ms", more=MORE) as stack:
+        producer = Producer(stack, per_s=50)
+        producer.start()
+        stack.wait_arrivals(100)
+        for path in (newer, "", newer):
+            stack.roll(path)
+            # A number that its scripts read has been added to those in force.
+            assert stack.client.hget("{web}:cfg", "novel") == b"1"
+        assert "configured differently" not in stack.log_of("daemon") + stack.log_of("worker")
+        producer.halt()
+        stack.wait_done(30)
+        assert stack.check_accounts() == {}
+        assert DeepAudit(stack.store).run().sound
 
 
 def test_upgraded_under_load_and_taken_back(tmp_path: Path, older: str) -> None:

@@ -131,3 +131,24 @@ def test_a_pace_that_means_nothing_any_more_is_forgotten(
     gate = place.store.census().gate
     assert gate.get("pace", "") == pace
     assert gate.get("conc", "") == ("" if "pace" in numbers else "3")
+
+
+def test_numbers_that_an_older_version_did_not_know_are_added(place: Place) -> None:
+    place.client.hdel("{d}:cfg", "max_count")
+    before = place.client.hgetall("{d}:cfg")
+    assert place.publish("first", keep=True, max_count=9, rate=77) == ("same", 1)
+    assert place.client.hgetall("{d}:cfg") == before | {b"max_count": b"9"}
+
+
+def test_the_breaker_of_all_is_gone_where_each_endpoint_has_its_own(place: Place) -> None:
+    held = {"breaker": place.now, "hold_kind": "breaker", "hold_why": "x"}
+    place.client.hset("{d}:gate", mapping=held | {"probe": "m", "hold_until": place.now + SECOND})
+    place.publish("other", force=True, max_count=7)
+    assert place.store.census().closed() is not None
+    place.publish("with endpoints", force=True, endpoints="4 0 1 5000000")
+    assert place.store.census().closed() is None
+    assert not {"breaker", "probe", "hold_kind"} & set(place.store.census().gate)
+    # What an operator closed stays so.
+    place.client.hset("{d}:gate", mapping=held | {"hold_kind": "held"})
+    place.publish("again", force=True, max_count=8)
+    assert place.store.census().gate["hold_kind"] == "held"

@@ -27,6 +27,7 @@ from typing import Any
 import redis.exceptions
 
 from paceline.clock import Clock
+from paceline.config_digest import digest
 from paceline.connect import connect
 from paceline.errors import ConfigError, ConfigProblem
 from paceline.host import identity, memory_bytes
@@ -266,7 +267,7 @@ class WorkerRuntime:
         self.engine.recall.look(run_id)
         return {
             **identity(),
-            "config": destination.digest(),
+            "config": digest(destination),
             "config_stale": self._standing.look(self.store, destination),
             "version": __version__,
             "run_id": run_id,

@@ -13,6 +13,7 @@ import redis
 import redis.exceptions
 
 from paceline import keys
+from paceline.config_digest import differences
 from paceline.doctor import (
     endpoint_judge,
     endpoint_probe,
@@ -30,7 +31,6 @@ from paceline.outbox import OutboxStore, known_destinations
 from paceline.proxy import proxy_of
 from paceline.scripts import LIBRARY_VERSION
 from paceline.settings import Destination, Settings
-from paceline.shared_config import differences
 
 _MOST_CONNECT_S = 5.0
 
@@ -135,8 +135,7 @@ def _outbox(client: redis.Redis, name: str, destination: Destination | None) -> 
         return [Finding(destination_group(name), "outbox", "fail", text, mend)]
     differs = None
     if destination is not None and shared is not None:
-        # Through JSON as theirs went: a tuple is a list there.
-        differs = differences(json.loads(shared), json.loads(json.dumps(destination.public())))
+        differs = differences(json.loads(shared), destination)
     return outbox_judge.judge(census, differs)
 
 

@@ -14,7 +14,17 @@
 T = KEYS[1]
 local now, digest, mode = clock(ARGV[1]), ARGV[2], ARGV[4]
 local old = redis.call('HMGET', K('cfg'), 'digest', 'version', 'json', 'rate', 'pace')
-if old[1] == digest then return {'same', tonumber(old[2])} end
+if old[1] == digest then
+  -- By a version that did not know of some: they are at their defaults (config_digest.py).
+  if redis.call('HLEN', K('cfg')) < 3 + (#ARGV - 4) / 2 then
+    for i = 5, #ARGV, 2 do
+      if redis.call('HEXISTS', K('cfg'), ARGV[i]) == 0 then
+        redis.call('HSET', K('cfg'), ARGV[i], ARGV[i + 1])
+      end
+    end
+  end
+  return {'same', tonumber(old[2])}
+end
 local busy = redis.call('ZCOUNT', K('workers'), '(' .. string.format('%.0f', now), '+inf')
   + redis.call('ZCOUNT', K('daemons'), '(' .. string.format('%.0f', now), '+inf')
 if old[1] and (mode == 'keep' or (busy > 0 and mode ~= '1')) then
@@ -24,12 +34,19 @@ local version = tonumber(old[2] or 0) + 1
 local fields = {'digest', digest, 'version', version, 'json', ARGV[3]}
 for i = 5, #ARGV do fields[#fields + 1] = ARGV[i] end
 redis.call('HSET', K('cfg'), unpack(fields))
-local cfg = redis.call('HMGET', K('cfg'), 'burst', 'connections', 'reserve', 'rate', 'pace', 'poll_us', 'events')
+local cfg = redis.call('HMGET', K('cfg'), 'burst', 'connections', 'reserve', 'rate', 'pace', 'poll_us', 'events', 'endpoints')
 if tonumber(cfg[6] or 0) == 0 then redis.call('UNLINK', K('poll')) end
 -- Turned off: nobody would trim them any more.
 if (cfg[7] or '') == '' and redis.call('UNLINK', K('ev')) == 1 then
   redis.call('HSET', K('n'), 'events_trimmed', redis.call('HGET', K('n'), 'events') or 0)
   redis.call('HDEL', K('evf'), 'entry')
+end
+-- Each endpoint has its own now: what would have closed that of all is not looked at any more.
+if (cfg[8] or '') ~= '' and redis.call('HDEL', K('gate'), 'breaker') == 1 then
+  redis.call('HDEL', K('gate'), 'breaker_why', 'probe', 'suspect', 'res')
+  if redis.call('HGET', K('gate'), 'hold_kind') == 'breaker' then
+    redis.call('HDEL', K('gate'), 'hold_until', 'hold_kind', 'hold_why', 'hold_since')
+  end
 end
 local burst, reserve = tonumber(cfg[1]), tonumber(cfg[3])
 
