@@ -123,7 +123,6 @@ def _wishes(prefix: str) -> Iterator[tuple[Any, ...]]:
     for i in IDS:
         yield "ZADD", "{web}:cx", "-inf", i
         yield "FCALL", "paceline_cancel", 1, "{web}", i
-        yield "FCALL", "paceline_cancel", 1, i, i
 
 
 def _counters() -> Iterator[tuple[Any, ...]]:
