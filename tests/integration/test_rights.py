@@ -99,7 +99,7 @@ def client(server: EmbeddedServer, guarded: Guarded) -> Iterator[redis.Redis]:
         it.flushall()
         it.acl_log_reset()
         yield it
-        assert guarded.refused(server) == []
+        assert guarded.refused(server.url) == []
 
 
 @pytest.fixture
