@@ -86,3 +86,17 @@ def test_what_no_app_may_wish_for_is_forgotten(post: Post) -> None:
     post.store.promote()
     assert post.client.exists("{d}:cx") == 0
     assert {post.state(f"m{n}") for n in range(5)} == {"leased"}
+
+
+def test_a_full_redis_lets_cancel(post: Post, app: OutboxStore) -> None:
+    post.put_many("m", 3)
+    post.client.config_set("maxmemory", "1")
+    try:
+        assert post.store.ask_to_cancel("m0") == "cancelled"
+        assert app.ask_to_cancel("m1") == "asked"
+        post.store.promote()
+        assert app.ask_to_cancel("m1") == "already"
+        post.client.function_flush()
+        assert post.store.ask_to_cancel("m2") == "cancelled", "without functions"
+    finally:
+        post.client.config_set("maxmemory", "0")
