@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 
+from paceline.rights import acl_lines
+
 ROOT = Path(__file__).parents[2]
 LUA = ROOT / "daemon" / "paceline" / "lua"
 
@@ -42,3 +44,25 @@ def test_every_test_that_the_durability_page_names_is_there() -> None:
     endings = re.findall(r"`…(\w+)`", page)
     assert len(endings) > 10, "the pattern finds no tests any more"
     assert [end for end in endings if not any(name.endswith(end) for name in tests)] == []
+
+
+def test_what_a_producer_can_write_is_what_its_rights_let_it_write() -> None:
+    page = (ROOT / "docs" / "threat-model.md").read_text(encoding="utf-8")
+    part = page.partition("## What a producer can write by hand")[2].partition("\n## ")[0]
+    told = {
+        (key, command.lower())
+        for keys, commands in re.findall(r"^\| (`[^|]+) \| (`[^|]+) \|", part, re.MULTILINE)
+        for key in re.findall(r"`(\S+?)`", keys)
+        for command in re.findall(r"`(\S+?)`", commands)
+    }
+    [_, user] = acl_lines([("shop", "producer")], ["d"], {})
+    may = {
+        (key, command)
+        for selector in re.findall(r"\((.+?)\)", user)
+        for key in re.findall(r" ~\{d\}:(\S+)", " " + selector)
+        for command in re.findall(r"\+(\S+)", selector)
+    }
+    reads = {"get", "getrange", "strlen", "exists", "hget", "hmget", "scard", "zcard", "zscore",
+             "xrange", "xlen"}  # fmt: skip
+    assert len(may) > 20, "the pattern finds no rights any more"
+    assert told - {("m:*", "get")} == {it for it in may if it[1] not in reads}
