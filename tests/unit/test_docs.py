@@ -46,6 +46,22 @@ def test_every_test_that_the_durability_page_names_is_there() -> None:
     assert [end for end in endings if not any(name.endswith(end) for name in tests)] == []
 
 
+def test_the_page_on_chaos_names_every_test_of_it_and_which_are_long() -> None:
+    page = (ROOT / "docs" / "chaos.md").read_text(encoding="utf-8")
+    row = re.compile(r"^\| [^|]+ \| `tests/chaos/(test_\w+\.py)` \| (long|in part|) ?\|$", re.M)
+    told = row.findall(page)
+    found = []
+    for path in (ROOT / "tests" / "chaos").glob("test_*.py"):
+        source = path.read_text(encoding="utf-8")
+        whole = re.search(r"^pytestmark = .*mark\.long", source, re.M)
+        tests, marks = (len(re.findall(p, source, re.M)) for p in (r"^def test_", r"mark\.long\b"))
+        # One that is long with some of its parameters only is marked within them.
+        inner = "marks=pytest.mark.long" in source
+        long = whole or (marks >= tests and not inner)
+        found.append((path.name, "long" if long else "in part" if marks else ""))
+    assert sorted(told) == sorted(found)
+
+
 def test_what_a_producer_can_write_is_what_its_rights_let_it_write() -> None:
     page = (ROOT / "docs" / "threat-model.md").read_text(encoding="utf-8")
     part = page.partition("## What a producer can write by hand")[2].partition("\n## ")[0]
