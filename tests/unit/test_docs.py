@@ -24,10 +24,21 @@ def test_every_redis_key_that_scripts_compose_is_documented() -> None:
     assert [name for name in sorted(used) if f"{{d}}:{name}" not in page] == []
 
 
-@pytest.mark.parametrize("page", [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))])
+PAGES = [ROOT / "README.md", *sorted((ROOT / "docs").rglob("*.md"))]
+
+
+@pytest.mark.parametrize("page", PAGES)
 def test_links_between_documents_lead_somewhere(page: Path) -> None:
     for target in re.findall(r"\]\(([^)#:]+)(?:#[^)]*)?\)", page.read_text(encoding="utf-8")):
         assert (page.parent / target).exists(), f"{page.name} -> {target}"
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_no_row_of_a_table_stands_outside_of_it(page: Path) -> None:
+    before = ["", *page.read_text(encoding="utf-8").splitlines(), ""]
+    for last, line, following in zip(before, before[1:], before[2:], strict=False):
+        if line.startswith("|") and not last.startswith("|"):
+            assert following.startswith("|--"), f"{page.name}: {line[:60]}"
 
 
 def test_every_test_that_the_durability_page_names_is_there() -> None:
