@@ -227,4 +227,6 @@ def test_the_command_prints_what_the_suite_runs_under(tmp_path: Path) -> None:
     assert (hashed.code, "no SHA-256 of 64 digits 0-9 a-f" in hashed.err) == (2, True)
     assert "remove the file and give --make" in hashed.err
     assert cli("acl", "--make").code == 2
+    nowhere = cli("acl", "--passwords", str(config / "x"), "--make")
+    assert (nowhere.code, "the folder: cannot be made: Not a directory" in nowhere.err) == (2, True)
     assert cli("acl", "--destination", "nowhere").code == 1

@@ -84,7 +84,12 @@ def _hashes(folder: Path, users: list[str], *, make: bool) -> dict[str, str]:
     problems: list[ConfigProblem] = []
     found: dict[str, str] = {}
     if make:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            mend = "Name one with --passwords that is there or can be made"
+            problem = ConfigProblem("the folder", f"cannot be made: {error.strerror}", mend)
+            raise ConfigError([problem], source=str(folder)) from error
     for user in users:
         at = folder / user
         try:
