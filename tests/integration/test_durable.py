@@ -124,6 +124,16 @@ def test_a_redis_that_takes_no_writes_is_told_as_not_available(pair: Pair) -> No
         _send(there, "i")
 
 
+@pytest.mark.parametrize("patience_s", [None, 60.0])
+def test_a_replica_is_not_waited_for_beyond_the_time_out(
+    pair: Pair, patience_s: float | None
+) -> None:
+    """Or the connection's own time-out would come first, and nobody knew what was taken."""
+    impatient = Outbox.from_url(pair.master.url, timeout_s=0.4, replica_timeout_s=patience_s)
+    with impatient as outbox, frozen(pair.replica), pytest.raises(NotReplicated):
+        _send(outbox, f"k-{patience_s}")
+
+
 @pytest.mark.parametrize("durable", ["disk", -1, True, 1.5])
 def test_nonsense_is_refused(pair: Pair, durable: object) -> None:
     with pair.outbox() as outbox, pytest.raises(ValueError, match="durable is"):
