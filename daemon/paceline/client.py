@@ -27,7 +27,7 @@ import msgspec
 import redis
 import redis.exceptions
 
-from paceline import campaign_desk, payloads
+from paceline import campaign_desk, payloads, wishes
 from paceline.campaigns import Campaign
 from paceline.connect import connect
 from paceline.errors import (
@@ -346,13 +346,20 @@ class Outbox:
             reader.create(position_of(self._client, destination, start or "first"))
         return _translating(reader.read(block_s, kinds))
 
-    def cancel(self, destination: str, message_id: str) -> bool:
+    def cancel(self, destination: str, message_id: str, *, timeout_s: float = 2.0) -> bool:
         """True: it will not be sent. False: it has begun and may be on the wire; it is not tried
         again should this attempt fail. Raises UnknownMessage, NotPossible when it has ended, is
-        dead or parked."""
+        dead or parked; UnknownDestination, RedisUnavailable.
+
+        For a user of the role ``app`` a daemon does it, in some milliseconds. Where none answers
+        within ``timeout_s``, TimeoutError: it stays asked for, and is done when one runs.
+        """
         store = self._store(destination)
-        with _translated():
-            word = store.cancel([check_id(message_id)])[0]
+        try:
+            with _translated():
+                word = wishes.cancel(store, check_id(message_id), timeout_s)
+        except UnknownDestination:
+            raise UnknownDestination(destination, self.destinations()) from None
         if word == "unknown":
             raise UnknownMessage(destination, message_id)
         if word in ("ended", "dead", "parked"):

@@ -27,7 +27,7 @@ from types import MappingProxyType
 from typing import Any, Literal
 
 import redis
-from redis.exceptions import NoPermissionError, ResponseError
+from redis.exceptions import NoPermissionError, OutOfMemoryError, ResponseError
 
 from paceline import intake, keys, merged, scripts
 from paceline.answers import (
@@ -432,6 +432,26 @@ class OutboxStore:
     def cancel(self, ids: Sequence[str]) -> list[str]:
         """cancelled, begun (flagged), ended, dead, parked or unknown, one an id."""
         return self._words("cancel", ids)
+
+    def ask_to_cancel(self, message_id: str) -> str:
+        """As ``cancel``, one id, by the function, for users who may not run scripts. Besides
+        "already", where it was cancelled before, and "asked", where a daemon will do it: ask again.
+        May be repeated. Raises UnknownDestination."""
+        caller: scripts.Caller = self.client
+        call = ("FCALL", "paceline_cancel", 1, self.tag, message_id, self.clock_text())
+        try:
+            return _text(caller.execute_command(*call))
+        except ResponseError as error:
+            if str(error).startswith("PLUNKNOWN "):
+                raise UnknownDestination(self.destination) from error
+            if not intake.is_missing_function(error):
+                raise
+        try:
+            scripts.load_library(self.client)
+        except (NoPermissionError, OutOfMemoryError):
+            # An older daemon's library, or a Redis too full for ours: who may do without it may.
+            return self.cancel([message_id])[0]
+        return _text(caller.execute_command(*call))
 
     def replay(self, ids: Sequence[str]) -> list[str]:
         """Dead or parked -> ready: ready, expired, not-dead or unknown, one an id."""

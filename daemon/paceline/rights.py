@@ -65,6 +65,10 @@ _ASKS = (
     f"(~{{d}}:ev {_may('xread xrange xinfo|stream xgroup|create xreadgroup xack xautoclaim')})",
 )
 
+#: What paceline_cancel does besides: a wish, and no more. To cancel by itself an app would need to
+#: take away what workers hold; the daemon does that for it.
+_WISHES = "(~{d}:cx +zadd)"
+
 #: What runs the service has all keys of its destinations, and RQ's.
 _SERVES = f"~{{d}} ~{{d}}:* ~{keys.DESTINATIONS} "
 _RUNS = "eval evalsha multi exec discard info lrange"
@@ -87,7 +91,10 @@ _ALL = ("~* &* +@all",)
 #: Role -> its rules, and what it is for. The user of a role has its name unless another is given.
 ROLES: Mapping[str, tuple[Sequence[str], str]] = {
     "producer": (_HANDS_OVER, "apps that hand messages over, in any language"),
-    "app": ((*_HANDS_OVER, *_ASKS), "apps that also ask what became of them, and read events"),
+    "app": (
+        (*_HANDS_OVER, *_ASKS, _WISHES),
+        "apps that also ask what became of them, cancel, and read events",
+    ),
     "worker": (
         (_SERVES + _may(_ANYBODY, TRANSITIONS, _WORKS), f"(~rq:* {_may(_WORKS_RQ)})"),
         "paceline worker",

@@ -19,8 +19,8 @@ from redis.exceptions import NoScriptError, ResponseError
 
 Argument = str | bytes | int | float
 
-#: Texts that scripts share, each put in the place of its ``--@name`` line; the first may hold
-#: others.
+#: Texts that scripts share, each put in the place of its ``--@name`` line; one may hold
+#: others that come after it.
 PARTS = (
     "lib",
     "events",
@@ -31,12 +31,14 @@ PARTS = (
     "tenants",
     "bucket",
     "walk",
+    "wish",
+    "wishes",
     "cancelling",
 )
 
 #: The function library's version: a daemon loads its own where the one present is lower, never
 #: where it is higher (an older daemon in a rolling upgrade must not take a newer one back).
-LIBRARY_VERSION = 6
+LIBRARY_VERSION = 7
 
 
 @cache

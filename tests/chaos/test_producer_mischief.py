@@ -36,7 +36,8 @@ kinds = ["accepted", "sent", "dead", "expired"]
 FORBIDDEN: Sequence[tuple[Any, ...]] = (
     ("DEL", "{web}:m:a"), ("UNLINK", "{web}:r:1:"), ("ZREM", "{web}:r:1:", "a"),
     ("HSET", "{web}:n", "sent", "x"), ("HSET", "{web}:cfg", "rate", "1e9"),
-    ("HSET", "{web}:gate", "pause_until", "-1"), ("LPUSH", "{web}:r:1:", "x"),
+    ("HSET", "{web}:gate", "pause_until", "-1"), ("ZADD", "{web}:cx", "0", "a"),
+    ("LPUSH", "{web}:r:1:", "x"),
     ("SET", "{web}:s", "x"), ("SET", "{web}:b:x", "x"), ("SADD", "{web}:b:x", "x"),
     ("ZADD", "{web}:batches", "0", "x"), ("ZADD", "{web}:dead", "0", "x"),
     ("ZADD", "{web}:workers", "9e18", "x"), ("RENAME", "{web}:n", "{web}:x"),
@@ -114,6 +115,16 @@ def _mischief(prefix: str, victims: Sequence[str]) -> Iterator[tuple[Any, ...]]:
         yield "XADD", "{web}:ev", "*", *some
 
 
+def _wishes(prefix: str) -> Iterator[tuple[Any, ...]]:
+    """What only an app may: to ask that something be cancelled."""
+    for number in range(len(STRINGS)):
+        for where in ("r.1.", "s", "e"):
+            yield "ZADD", "{web}:cx", 0, f"{prefix}-{number}-{where}"
+    for i in IDS:
+        yield "ZADD", "{web}:cx", "-inf", i
+        yield "FCALL", "paceline_cancel", 1, "{web}", i
+
+
 def _counters() -> Iterator[tuple[Any, ...]]:
     top = 2**63 - 1
     yield "HINCRBY", "{web}:n", "seq", 10**15
@@ -185,6 +196,8 @@ def test_what_a_producer_writes_by_hand_stops_nobody(tmp_path: Path, merging: bo
             victims = _hand_over(stack, f"victim{turn}", len(STRINGS))
             bystanders = _hand_over(stack, f"bystander{turn}", 100)
             _do_all(producer, _mischief(f"forged{turn}", victims))
+            with connect(stack.url_of("app")) as app:
+                _do_all(app, _wishes(f"forged{turn}"))
             stack.store.hold("resume")
             _until_sent(stack, bystanders)
         _do_all(producer, _counters())

@@ -7,9 +7,10 @@ from pathlib import Path
 
 import pytest
 
+from support.rights import Guarded
 from support.sentinels import Sentinels
 from support.servers import connect, freeze, thaw
-from support.stack import Producer, Stack, mono_ns
+from support.stack import DESTINATION, Producer, Stack, mono_ns
 from support.wait import until
 
 RESUME_S = 10.0
@@ -19,10 +20,14 @@ RESUME_S = 10.0
 @pytest.mark.timeout(180)
 @pytest.mark.parametrize("how", ["killed", "frozen"])
 def test_a_fail_over_loses_nothing_that_a_replica_had(tmp_path: Path, how: str) -> None:
+    users = Guarded(tmp_path / "rights", [DESTINATION])
     with (
-        Sentinels(tmp_path) as redis,
-        Stack(tmp_path, rate=80.0, redis_url=redis.url, more="lease_s = 5.0") as stack,
-    ):
+        Sentinels(tmp_path, users.options) as redis,
+        Stack(
+            tmp_path, rate=80.0, redis_url=redis.url, its_rights=(users, redis.servers),
+            more="lease_s = 5.0",
+        ) as stack,
+    ):  # fmt: skip
         processes = [*stack.daemon_processes, *stack.worker_processes]
         producer = Producer(stack, per_s=60, durable="replica")
         producer.start()

@@ -76,7 +76,7 @@ def snapshot(client: redis.Redis, destination: str) -> dict[str, Any]:
         else:
             known = ALWAYS_FINE | {
                 "s", "e", "dead", "parked", "workers", "daemons", "slots", "inv", "batches", "t",
-                "q", "qm", "qs", "late", "gone", "poll", "c", "cn", "cs", "cp", "cw",
+                "q", "qm", "qs", "late", "gone", "poll", "c", "cn", "cs", "cp", "cw", "cx",
             }  # fmt: skip
             assert kind in known, f"an unknown key: {name}"
     assert not deadlines, f"batches without members: {deadlines}"

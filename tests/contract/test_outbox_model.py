@@ -420,13 +420,24 @@ class OutboxMachine(RuleBasedStateMachine):
 
     # -- operators --------------------------------------------------------------------------
 
-    @rule(which=any_of, again=twice)
-    def cancels(self, which: int, again: bool) -> None:
+    @rule(which=any_of, again=twice, how=st.sampled_from(["script", "function", "wish"]))
+    def cancels(self, which: int, again: bool, how: str) -> None:
         begun = [m.id for m in self.model.in_state("begun")]
         anyone = begun if begun and which % 3 == 0 else [*self.model.held, "nobody", "m1"]
         chosen = [anyone[which % len(anyone)], anyone[-1]]
+        if how == "function":
+            chosen = chosen[:1]
+            end = self.model.ended.get(chosen[0])
+            [expected] = self.model.cancel(self.now, chosen)
+            expected = "already" if end and end.state == "cancelled" else expected
+            self._both(lambda: self.store.ask_to_cancel(chosen[0]), expected, again)
+            return
         expected = self.model.cancel(self.now, chosen)
-        self._both(lambda: self.store.cancel(chosen), expected, again)
+        if how == "script":
+            self._both(lambda: self.store.cancel(chosen), expected, again)
+            return
+        self.client.zadd("{d}:cx", dict.fromkeys(chosen, self.now))
+        self.promotes(500)
 
     @rule(what=st.sampled_from(["replay", "drop", "attest"]), which=st.lists(any_of, min_size=1,
           max_size=3), again=twice)  # fmt: skip

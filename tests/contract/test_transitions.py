@@ -995,13 +995,14 @@ def test_an_older_library_takes_them_its_way(
             assert [n for n, a in enumerate(answers) if a != "new"] == [7]
             assert redis_client.execute_command("FCALL_RO", "paceline_version", 0) == version
             redis_client.function_flush()
+            assert OutboxStore(producer, "d").ask_to_cancel("m119") == "cancelled"
             with pytest.raises(redis.exceptions.NoPermissionError):
                 OutboxStore(producer, "d").enqueue_many(messages)
     finally:
         redis_client.execute_command("ACL", "DELUSER", "producer")
         redis_client.function_flush()
         scripts.load_library(redis_client)
-    assert post.store.census().law["ready"] == 119
+    assert post.store.census().law["ready"] == 118
 
 
 def test_a_missing_library_is_loaded_by_who_hands_over(redis_client: redis.Redis) -> None:
@@ -1010,5 +1011,7 @@ def test_a_missing_library_is_loaded_by_who_hands_over(redis_client: redis.Redis
     assert post.store.enqueue_many(_messages(3)) == ["new"] * 3
     redis_client.function_flush()
     assert post.put("one") == "one"
+    redis_client.function_flush()
+    assert post.store.ask_to_cancel("one") == "cancelled"
     version = redis_client.execute_command("FCALL_RO", "paceline_version", 0)
     assert version == scripts.LIBRARY_VERSION

@@ -326,8 +326,12 @@ def test_cancel_says_what_it_could_do(outbox: Outbox, redis_client: redis.Redis)
     store.settle([Settlement(id="done", nonce=nonce, action="sent")])
     with pytest.raises(NotPossible, match="sent"):
         outbox.cancel("web", "done")
+    with pytest.raises(NotPossible, match="is cancelled"):
+        outbox.cancel("web", "ready")
     with pytest.raises(UnknownMessage, match="never"):
         outbox.cancel("web", "never")
+    with pytest.raises(UnknownDestination, match="Known: web"):
+        outbox.cancel("wed", "ready")
 
 
 def test_unknown_names_are_told_apart(outbox: Outbox, redis_client: redis.Redis) -> None:

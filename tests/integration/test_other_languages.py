@@ -134,6 +134,24 @@ def test_the_same_id_with_another_payload_is_refused(
 
 
 @pytest.mark.needs("redis-cli")
+def test_a_message_is_cancelled_by_one_command(store: OutboxStore, redis_url: str) -> None:
+    def cancel(*arguments: str) -> str:
+        command = ["redis-cli", "-u", redis_url, "FCALL", "paceline_cancel", "1", *arguments]
+        return _run(list(command))
+
+    by_redis_cli(redis_url)(b"[]", '{"id":"m"}')
+    assert cancel("{maxmd}", "m") == "cancelled"
+    assert cancel("{maxmd}", "m") == "already"
+    assert cancel("{maxmd}", "n") == "unknown"
+    assert cancel("{maxmd}", "+n").startswith("PLINVALID id: must be 1 to 128 characters")
+    assert cancel("{maxmd}").startswith("PLINVALID arguments: must be the id of one message")
+    assert cancel("{maxmd}", "m", "n").startswith("PLINVALID arguments")
+    assert cancel("maxmd", "m").startswith("PLINVALID key")
+    assert cancel("{maxmb}", "m").startswith("PLUNKNOWN destination maxmb is not configured")
+    assert store.census().law["cancelled"] == 1
+
+
+@pytest.mark.needs("redis-cli")
 def test_an_unknown_destination_is_refused_by_its_name(store: OutboxStore, redis_url: str) -> None:
     answer = _run(
         ["redis-cli", "-u", redis_url, "FCALL", "paceline_enqueue", "1", "{maxmb}", "[]", "{}"]

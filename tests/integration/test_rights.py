@@ -6,6 +6,7 @@ The processes themselves run under it in every test that uses support.stack.
 from __future__ import annotations
 
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,14 +18,18 @@ from rq.queue import Queue
 from rq.serializers import JSONSerializer
 
 from paceline import Outbox
+from paceline.audit import DeepAudit
 from paceline.connect import connect
+from paceline.dispatch import Dispatcher
 from paceline.embedded import EmbeddedServer
 from paceline.endpoint_registry import EndpointRegistry
 from paceline.endpoints import Endpoint
-from paceline.errors import PacelineError
+from paceline.errors import NotPossible, PacelineError, UnknownMessage
 from paceline.exporter.reading import read
-from paceline.outbox import OutboxStore
+from paceline.outbox import OutboxStore, new_nonce
 from paceline.rights import ROLES, hash_of
+from paceline.scheduler import Scheduler
+from paceline.scripts import Pinned
 from paceline.settings import Events
 from paceline.settings_endpoints import Endpoints
 from paceline_workers.worker import PacelineWorker
@@ -94,7 +99,7 @@ def client(server: EmbeddedServer, guarded: Guarded) -> Iterator[redis.Redis]:
         it.flushall()
         it.acl_log_reset()
         yield it
-        assert guarded.refused(server) == []
+        assert guarded.refused(server.url) == []
 
 
 @pytest.fixture
@@ -132,9 +137,68 @@ def test_an_app_hands_over_and_asks(
         read_now = app.events("api", start="first", block_s=0, group="g", consumer="me")
         assert {event.id for event in read_now} == {"a", "b"}
         assert app.destinations() == ["api", "hooks"]
-        with pytest.raises(PacelineError, match="permission"):
-            app.cancel("api", "a")
-    client.acl_log_reset()
+
+
+@contextmanager
+def _scheduling(*stores: OutboxStore) -> Iterator[None]:
+    """A daemon's scheduler for each; without a live worker nothing is released."""
+    stop = threading.Event()
+
+    def schedule(store: OutboxStore) -> None:
+        scheduler = Scheduler(store, Dispatcher(store.client, store.destination), 100)
+        while not stop.is_set():
+            scheduler.wait(scheduler.run_once())
+
+    threads = [threading.Thread(target=schedule, args=(it,)) for it in stores]
+    for thread in threads:
+        thread.start()
+    try:
+        yield
+    finally:
+        stop.set()
+        for store, thread in zip(stores, threads, strict=True):
+            store.client.lpush(f"{store.tag}:wake", "1")
+            thread.join(10)
+
+
+def test_an_app_cancels_by_a_wish_that_the_daemon_carries_out(
+    store: OutboxStore, server: EmbeddedServer, guarded: Guarded, client: redis.Redis
+) -> None:
+    nonce, hooks = new_nonce(), OutboxStore(client, "hooks")
+    with connect(guarded.url(server.url, "scheduler")) as its:
+        stores = [OutboxStore(its, name) for name in ("api", "hooks")]
+        with Outbox.from_url(guarded.url(server.url, "app")) as app:
+            for name in ("begun", "held"):
+                app.send("api", {}, id=name)
+            store.slots("beat", "w")
+            store.take("w", nonce, 10, "any")
+            pinned = Pinned(client)
+            until(lambda: store.begin(pinned, "begun", nonce).verdict == "go", 5, "it has begun")
+            pinned.close()
+            app.send("api", {}, id="ready", campaign="c", ttl_s=60)
+            app.send("api", {}, id="later", delay_s=60, priority="bulk", tenant="t")
+            app.send("hooks", {}, id="h", endpoint="acme", key="k")
+            with pytest.raises(TimeoutError, match="no daemon of 'api' answered"):
+                app.cancel("api", "held", timeout_s=0)
+            store.slots("bye", "w")
+            with _scheduling(*stores):
+                until(lambda: app.status("api", "held").final, 5, "the wish is carried out")
+                began = time.monotonic()
+                assert [app.cancel("api", it) for it in ("ready", "later")] == [True, True]
+                assert app.cancel("hooks", "h")
+                assert not app.cancel("api", "begun")
+                assert time.monotonic() - began < 1
+            assert app.status("api", "begun").cancel_asked
+            assert not app.cancel("api", "begun"), "known without a daemon"
+            with pytest.raises(NotPossible, match="is cancelled"):
+                app.cancel("api", "ready")
+            with pytest.raises(UnknownMessage):
+                app.cancel("api", "never")
+            told = app.events("api", start="first", block_s=0, kinds=["cancelled"])
+            assert [it.id for it in told] == ["held", "ready", "later"]
+    for it in (store, hooks):
+        assert it.census().sound
+        assert DeepAudit(it, rest=lambda _: None).run().sound
 
 
 def test_a_producer_hands_over_and_no_more(

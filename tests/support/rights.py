@@ -7,7 +7,6 @@ from pathlib import Path
 from typing import Any
 
 from paceline.connect import connect
-from paceline.embedded import EmbeddedServer
 from paceline.rights import ROLES, acl_lines, hash_of
 
 _PASSWORD = "pass-of-{}"
@@ -29,9 +28,9 @@ class Guarded:
     def url(self, server_url: str, role: str) -> str:
         return server_url.replace("://", f"://{role}:{_PASSWORD.format(role)}@")
 
-    def refused(self, server: EmbeddedServer) -> list[str]:
+    def refused(self, server_url: str) -> list[str]:
         """What was not allowed to whom since the server started: user, command or key, how."""
-        with connect(server.url) as client:
+        with connect(server_url) as client:
             found: Any = client.acl_log()
         return [
             " ".join(_text(e[name]) for name in ("username", "reason", "object", "context"))

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import subprocess
+from collections.abc import Mapping
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -25,8 +26,9 @@ SETTINGS = {
 class Sentinels:
     """Started by ``with``: ``servers``, the first the master at the start, and ``url``."""
 
-    def __init__(self, folder: Path) -> None:
+    def __init__(self, folder: Path, options: Mapping[str, str] | None = None) -> None:
         self._folder = folder
+        self._options = SETTINGS | dict(options or {})
         self._exits = ExitStack()
         self.servers: list[EmbeddedServer] = []
         self._by_port: dict[int, EmbeddedServer] = {}
@@ -59,7 +61,7 @@ class Sentinels:
     def _start(self) -> None:
         for number in range(3):
             follow = {"replicaof": f"127.0.0.1 {self.servers[0].port}"} if number else {}
-            server = EmbeddedServer(self._folder / f"redis-{number}", extra=SETTINGS | follow)
+            server = EmbeddedServer(self._folder / f"redis-{number}", extra=self._options | follow)
             server.start()
             self._exits.callback(server.stop)
             self.servers.append(server)

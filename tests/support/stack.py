@@ -61,6 +61,8 @@ class Stack:
     host: str = LOOPBACK
     #: A Redis of others, such as one behind Sentinels; "" for one of its own: ``server``.
     redis_url: str = ""
+    #: Its users, and the servers that it may lead to.
+    its_rights: tuple[Guarded, Sequence[EmbeddedServer]] | None = None
     #: With ``up``: the folder of the embedded server, which is its own then.
     data: Path | None = None
     server: EmbeddedServer = field(init=False)
@@ -91,6 +93,9 @@ class Stack:
     def _start(self) -> None:
         self.url = self.redis_url
         self.guarded: Guarded | None = None
+        self._guarded_servers: Sequence[EmbeddedServer] = ()
+        if self.its_rights is not None:
+            self.guarded, self._guarded_servers = self.its_rights
         if not self.url and self.data is None:
             others = re.findall(r"^\[destinations\.([a-z0-9_-]+)", self.more, re.MULTILINE)
             self.guarded = Guarded(self.folder / "rights", sorted({DESTINATION, *others}))
@@ -101,6 +106,7 @@ class Stack:
             )
             self.url = self.server.start()
             self._exits.callback(self.server.stop)
+            self._guarded_servers = [self.server]
         self.sink = self._start_sink()
         self.config = self.folder / "paceline.toml"
         self.config.write_text(self._toml(), encoding="utf-8")
@@ -127,9 +133,9 @@ class Stack:
 
     def _check_rights(self) -> None:
         """Asserts that nobody was refused anything that he is not allowed."""
-        guarded = self.guarded
-        refused = guarded.refused(self.server) if guarded and self.server.alive else []
-        assert not refused, refused
+        for server in self._guarded_servers:
+            refused = self.guarded.refused(server.url) if self.guarded and server.alive else []
+            assert not refused, refused
         for log in self.folder.glob("*.log"):
             assert b"no permissions" not in log.read_bytes(), log
 

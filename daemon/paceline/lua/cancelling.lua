@@ -1,5 +1,5 @@
--- cancelling: one message, by id; for cancel.lua and cancel_campaign.lua. scripts.py puts this text into
--- both, in the place of the line "--@cancelling"; `now` is theirs.
+-- cancelling: one message, by id; for cancel.lua, cancel_campaign.lua, wish.lua and wishes.lua. scripts.py puts
+-- this text into them, in the place of the line "--@cancelling"; `now` is theirs.
 
 -- One word: cancelled, begun (flagged), ended (nothing to cancel), dead or parked (drop those), unknown.
 local function cancel_one(id)

@@ -24,13 +24,18 @@
 -- Returns "new", or "already" (same id, same payload: a repeated call).
 -- Errors  PLINVALID, PLTOOBIG, PLUNKNOWN, PLCONFLICT, PLFULL, PLDRAINING, PLDISABLED: then nothing was
 --         written.
-local VERSION = 6
+local VERSION = 7
 local PRIORITIES = {high = '0', normal = '1', bulk = '2'}
 local OPTIONS = {id = 'string', priority = 'string', tenant = 'string', campaign = 'string',
   endpoint = 'string', key = 'string',
   not_before = 'number', expires = 'number', delay_s = 'number', ttl_s = 'number'}
 
 local function refuse(code, text) return redis.error_reply(code .. ' ' .. text) end
+
+local function unknown_destination(tag)
+  return refuse('PLUNKNOWN', 'destination ' .. string.sub(tag, 2, -2)
+    .. ' is not configured here; start a daemon whose configuration has it, or mend the name')
+end
 
 local function wrong_id(id)
   if not id then
@@ -330,10 +335,7 @@ local function begin_intake(keys, now_us)
     return nil, refuse('PLINVALID', 'arguments: must be a payload and its options as JSON, for each message; one is left over')
   end
   local now, intake = clock(now_us), open_intake(keys[1])
-  if not intake then
-    return nil, refuse('PLUNKNOWN', 'destination ' .. string.sub(keys[1], 2, -2)
-      .. ' is not configured here; start a daemon whose configuration has it, or mend the name')
-  end
+  if not intake then return nil, unknown_destination(keys[1]) end
   intake.now = now
   return intake
 end
@@ -393,6 +395,8 @@ local function enqueue_bulk(keys, args)
   close_intake(intake)
   return replies
 end
+
+--@wish
 
 redis.register_function('paceline_enqueue', enqueue)
 redis.register_function('paceline_enqueue_many', enqueue_many)

@@ -2,7 +2,7 @@
 --@lib
 -- promote: scheduled and due -> ready, at its old place. While an outage lasts, those that have met
 -- it wait on as long as there are others: no message is spent on it twice. And what an operator has begun
--- with a campaign is carried on, should he be gone (walk.lua).
+-- with a campaign is carried on, should he be gone (walk.lua). First, what apps asked to be cancelled is.
 --
 -- KEYS  {destination}
 -- ARGV  now_us or '', at most how many
@@ -11,6 +11,8 @@ T = KEYS[1]
 local AGAIN_US = 2000000
 local now, count = clock(ARGV[1]), 0
 --@walk
+--@wishes
+local more_wishes = redis.call('EXISTS', K('cx')) == 1 and carry_out_wishes(math.min(200, tonumber(ARGV[2])))
 local gate = redis.call('HMGET', K('gate'), 'breaker', 'suspect')
 local outage = gate[1] or tonumber(gate[2] or 0) > now
 
@@ -37,6 +39,7 @@ if redis.call('EXISTS', K('cw')) == 1 then
   local _, left = walk_campaigns(now, math.min(200, tonumber(ARGV[2])))
   if left > 0 then nearest = now end
 end
+if more_wishes then nearest = now end
 
 -- Endpoints whose wait is over may be taken of again. And a few lanes are looked at each time, all of
 -- them in turn: of an endpoint that is disabled, or registered no more, nothing is taken, so that it is
