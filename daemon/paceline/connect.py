@@ -21,6 +21,7 @@ _UNREADABLE = (
     "its host, port or options cannot be read; in a password write %2F for /, %40 for @, "
     "%23 for # and %3F for ?"
 )
+_SCHEMES = ("redis://", "rediss://", "unix://", "sentinel+redis://", "sentinel+rediss://")
 
 
 def connect(
@@ -49,6 +50,8 @@ def connect(
         "client_name": name or None,
     }
     try:
+        if not url.startswith(_SCHEMES):
+            raise UnusableUrl("does not begin as a URL of Redis does")
         options |= tls_options(url)
         if url.startswith("sentinel+"):
             return _through_sentinel(url, options)

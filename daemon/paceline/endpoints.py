@@ -34,11 +34,11 @@ _NAME = re.compile(r"[A-Za-z0-9_][A-Za-z0-9._-]{0,63}")
 
 _KEYS: Mapping[str, Key] = {
     "url": Key(str, 'For example "https://acme.example/hooks"'),
-    "in_flight": Key(Annotated[int, Meta(ge=1, le=10_000)], "A whole number from 1 up"),
+    "in_flight": Key(Annotated[int, Meta(ge=1, le=10_000)], "A whole number from 1 to 10,000"),
     "rate": Key(
         Annotated[float, Meta(ge=0, le=1e6)], "Requests per second, such as 5; 0 for no cap"
     ),
-    "burst": Key(Annotated[int, Meta(ge=1, le=10**7)], "A whole number from 1 up"),
+    "burst": Key(Annotated[int, Meta(ge=1, le=10**7)], "A whole number from 1 to 10,000,000"),
     "ordered": Key(bool, "true or false"),
 }
 

@@ -295,7 +295,7 @@ class RedisUnavailable(PacelineError):
 
     def __init__(self, detail: str, mend: str = "") -> None:
         super().__init__(
-            f"Redis is not available: {detail}",
+            f"Redis is not available: {detail.rstrip('.')}",
             mend
             or "Check that it runs and that the URL is right; repeating with the same id is safe",
         )

@@ -90,7 +90,7 @@ DESTINATION: Mapping[str, Key] = {
         Annotated[int, Meta(ge=2, le=10**7)],
         "A whole number from 2 up: one connection and one permit are the least",
     ),
-    "connections": Key(Annotated[int, Meta(ge=1, le=10_000)], "A whole number from 1 up"),
+    "connections": Key(Annotated[int, Meta(ge=1, le=10_000)], "A whole number from 1 to 10,000"),
     "reserve": Key(Annotated[int, Meta(ge=0, le=10**7)], "A whole number of permits from 0 up"),
     "pace": Key(
         Literal["adaptive", "fixed"],
@@ -185,11 +185,11 @@ MERGE: Mapping[str, Key] = {
 }
 
 ENDPOINTS: Mapping[str, Key] = {
-    "in_flight": Key(Annotated[int, Meta(ge=1, le=10_000)], "A whole number from 1 up"),
+    "in_flight": Key(Annotated[int, Meta(ge=1, le=10_000)], "A whole number from 1 to 10,000"),
     "rate": Key(
         Annotated[float, Meta(ge=0, le=1e6)], "Requests per second, such as 5; 0 for no cap"
     ),
-    "burst": Key(Annotated[int, Meta(ge=1, le=10**7)], "A whole number from 1 up"),
+    "burst": Key(Annotated[int, Meta(ge=1, le=10**7)], "A whole number from 1 to 10,000,000"),
     "disable_after_s": Key(_Seconds, _SECONDS),
     "secrets_dir": Key(Annotated[str, Meta(min_length=1)], "Path of a folder"),
 }
@@ -230,7 +230,7 @@ TENANT: Mapping[str, Key] = {
     "rate": Key(
         Annotated[float, Meta(ge=0, le=1e6)], "Messages per second, such as 10; 0 for no cap"
     ),
-    "burst": Key(Annotated[int, Meta(ge=1, le=10**7)], "A whole number from 1 up"),
+    "burst": Key(Annotated[int, Meta(ge=1, le=10**7)], "A whole number from 1 to 10,000,000"),
 }
 
 SUCCESS: Mapping[str, Key] = {

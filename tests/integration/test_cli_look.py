@@ -297,6 +297,7 @@ def test_help_of_each_command(name: str, tmp_path: Path) -> None:
     assert result.code == 0
     summary = COMMANDS[name][2].rstrip(".")
     assert " ".join(summary.split()) in " ".join(result.out.split())
+    assert "..." not in result.out.partition("\nCommands:\n")[2], "a summary is cut off"
     if COMMANDS[name][0] != "paceline.cli.processes":
         assert "Example" in result.out
         assert f"paceline {name}" in result.out

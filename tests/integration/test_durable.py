@@ -171,6 +171,16 @@ def test_the_command_stops_and_tells_which_lines(pair: Pair, tmp_path: Path) -> 
         assert "Write server (what Redis itself promises), replica" in refused.err
 
 
+@pytest.mark.parametrize("patience_s", [None, 60.0])
+def test_a_replica_is_not_waited_for_beyond_the_time_out(
+    pair: Pair, patience_s: float | None
+) -> None:
+    """Or the connection's own time-out would come first, and nobody knew what was taken."""
+    impatient = Outbox.from_url(pair.master.url, timeout_s=0.4, replica_timeout_s=patience_s)
+    with impatient as outbox, frozen(pair.replica), pytest.raises(NotReplicated):
+        _send(outbox, f"k-{patience_s}")
+
+
 @pytest.mark.parametrize("durable", ["disk", -1, True, 1.5])
 def test_nonsense_is_refused(pair: Pair, durable: object) -> None:
     with pair.outbox() as outbox, pytest.raises(ValueError, match="durable is"):

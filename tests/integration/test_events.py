@@ -15,10 +15,11 @@ import pytest
 import redis
 
 from paceline import Outbox
+from paceline.cli.events import event_text
 from paceline.client import Status
 from paceline.connect import connect
 from paceline.errors import InvalidMessage, NotPossible, UnknownDestination
-from paceline.events import ENDS, KINDS, RESTS
+from paceline.events import ENDS, KINDS, RESTS, Event
 from paceline.outbox import OutboxStore
 from paceline.settings import Events
 from paceline.sink.thread import SinkThread
@@ -299,8 +300,18 @@ def test_events_on_the_command_line(cli: Cli, told: OutboxStore) -> None:
     found = cli("events", "api", "--json", "--kind", "dead", "--from", "1h")
     [only] = [json.loads(line) for line in found.out.splitlines()]
     assert (only["kind"], only["id"], only["destination"], only["seq"]) == ("dead", "a", "api", 2)
-    wrong = cli("events", "api", "--from", "noon")
-    assert (wrong.code, "no place" in wrong.err) == (1, True)
+    for place in ("noon", "10y", "-5m"):
+        wrong = cli("events", "api", "--from", place)
+        said = f"Invalid value for '--from': '{place}' is no place in the stream. Give first, now,"
+        assert (wrong.code, said in wrong.err) == (2, True), wrong.err
+
+
+def test_what_a_terminal_would_act_on_is_not_printed() -> None:
+    text = event_text(Event(
+        entry="1-0", destination="api", kind="moved", at=1e25, id="a\x1b[2J", seq=1, reason="b\nc",
+        provider_id="d\x07", request="e\x9b",
+    ))  # fmt: skip
+    assert text == "1e+25  moved      a?[2J  to d?  in request e?  (b c)"
 
 
 def test_following_ends_with_ctrl_c(cli: Cli, told: OutboxStore, redis_client: redis.Redis) -> None:

@@ -284,5 +284,13 @@ def test_the_command_prints_what_the_suite_runs_under(tmp_path: Path) -> None:
         ["user", "shop", "reset", "off"],
     ]
     assert cli("acl", "--user", "shop").code == 2
+    assert cli("acl", "--role", "producer", "--user", "").code == 2
+    (folder / "shop").write_text("#" + "A" * 64, encoding="utf-8")
+    one = ["acl", "--role", "producer", "--user", "shop"]
+    hashed = cli(*one, "--passwords", str(folder), "--make")
+    assert (hashed.code, "no SHA-256 of 64 digits 0-9 a-f" in hashed.err) == (2, True)
+    assert "remove the file and give --make" in hashed.err
     assert cli("acl", "--make").code == 2
+    nowhere = cli("acl", "--passwords", str(config / "x"), "--make")
+    assert (nowhere.code, "the folder: cannot be made: Not a directory" in nowhere.err) == (2, True)
     assert cli("acl", "--destination", "nowhere").code == 1

@@ -19,10 +19,11 @@ _PASSWORD_BYTES = 32
     epilog="""\b
 Examples:
   paceline acl --passwords secrets --make > users.acl    all roles, for all destinations
-  paceline acl --role producer --destination partner --user shop --passwords secrets
+  paceline acl --role producer --destination partner --user shop --passwords secrets --make
 
 Without --passwords all users are off. The lines go into the file that `aclfile` of Redis names; the
-first shuts out the default user, who needs no password. A process logs in by its URL, best by
+first shuts out the default user, who needs no password. Redis takes no file that names a user
+twice: leave that line out where it stands already. A process logs in by its URL, best by
 PACELINE_REDIS_URL, as redis://worker:PASSWORD@host:6379/0, or by username and password in [redis].
 docs/threat-model.md tells what each may do."""
 )
@@ -67,7 +68,7 @@ def acl(
         raise click.UsageError("--user renames one: give one --role with it")
     if make and folder is None:
         raise click.UsageError("--make makes passwords in a folder: give --passwords")
-    users = [(user or role, role) for role in roles or ROLES]
+    users = [(role if user is None else user, role) for role in roles or ROLES]
     hashes = {} if folder is None else _hashes(folder, [name for name, _ in users], make=make)
     try:
         lines = acl_lines(users, names or list(configured), hashes)
@@ -83,7 +84,12 @@ def _hashes(folder: Path, users: list[str], *, make: bool) -> dict[str, str]:
     problems: list[ConfigProblem] = []
     found: dict[str, str] = {}
     if make:
-        folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+        except OSError as error:
+            mend = "Name one with --passwords that is there or can be made"
+            problem = ConfigProblem("the folder", f"cannot be made: {error.strerror}", mend)
+            raise ConfigError([problem], source=str(folder)) from error
     for user in users:
         at = folder / user
         try:
@@ -96,6 +102,10 @@ def _hashes(folder: Path, users: list[str], *, make: bool) -> dict[str, str]:
             continue
         if not password:
             problems.append(_problem(at, "is empty"))
+            continue
+        if password.startswith("#") and hash_of(password) != password:
+            # Taken for a password it would let nobody in who has the one that was hashed.
+            problems.append(_problem(at, "begins with # and is no SHA-256 of 64 digits 0-9 a-f"))
             continue
         found[user] = hash_of(password)
     if problems:
@@ -111,6 +121,6 @@ def _make(at: Path) -> None:
 
 
 def _problem(at: Path, why: str) -> ConfigProblem:
-    return ConfigProblem(
-        f"the password in {at}", why, "Write it there, leave the role out, or give --make"
-    )
+    made = "give --make" if not at.exists() else "remove the file and give --make"
+    mend = f"Write it there, leave the role out, or {made}"
+    return ConfigProblem(f"the password in {at}", why, mend)

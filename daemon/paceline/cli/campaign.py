@@ -21,7 +21,7 @@ from paceline.cli.common import (
     redis_option,
     who,
 )
-from paceline.cli.words import count_of, in_words, local_time
+from paceline.cli.words import count_of, excerpt, in_words, local_time
 from paceline.message import check_label
 from paceline.outbox import OutboxStore
 
@@ -37,7 +37,11 @@ def campaign() -> None:
     """
 
 
-@campaign.command("list", epilog="\b\nExample:\n  paceline campaign list maxmd")
+@campaign.command(
+    "list",
+    short_help="List the campaigns of a destination.",
+    epilog="\b\nExample:\n  paceline campaign list maxmd",
+)
 @click.argument("destination", metavar="DEST")
 @json_option
 @redis_option
@@ -70,7 +74,10 @@ def show(client: redis.Redis, destination: str, name: str, as_json: bool) -> int
         print_json(_view(found))
     else:
         click.echo(_text(found))
-    return 0 if found.known else EXIT_FAILED
+    if found.known:
+        return 0
+    click.echo(f"All that are known: paceline campaign list {destination}", err=True)
+    return EXIT_FAILED
 
 
 @campaign.command(
@@ -96,7 +103,10 @@ def pause(client: redis.Redis, destination: str, name: str, reason: str, as_json
     return _told(store, name, "paused" if changed else "was paused already", as_json)
 
 
-@campaign.command(epilog="\b\nExample:\n  paceline campaign resume maxmd spring")
+@campaign.command(
+    short_help="Let a paused campaign go on.",
+    epilog="\b\nExample:\n  paceline campaign resume maxmd spring",
+)
 @click.argument("destination", metavar="DEST")
 @click.argument("name", metavar="NAME")
 @json_option
@@ -245,7 +255,7 @@ def _pause_words(it: CampaignTotals) -> str:
     if it.pause is None:
         return ""
     by = f" by {it.pause.who}" if it.pause.who else ""
-    why = f": {it.pause.why}" if it.pause.why else ""
+    why = f": {excerpt(it.pause.why, 200)}" if it.pause.why else ""
     return f"since {local_time(it.pause.since_s)}{by}{why}"
 
 

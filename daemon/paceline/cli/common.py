@@ -43,6 +43,7 @@ if TYPE_CHECKING:
 
 DEFAULT_CONFIG = "paceline.toml"
 DEFAULT_DATA = ".paceline"
+_REDIS_MEND = "Check that it runs, and [redis] url or PACELINE_REDIS_URL"
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -180,7 +181,7 @@ def redis_errors() -> Iterator[None]:
     try:
         yield
     except (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError) as error:
-        raise RedisUnavailable(str(error)) from error
+        raise RedisUnavailable(str(error), _REDIS_MEND) from error
     except redis.exceptions.RedisError as error:
         raise PacelineError(f"Redis refused: {error}", "Check its version and rights") from error
 
@@ -194,7 +195,7 @@ def pick_stores(client: redis.Redis, names: tuple[str, ...]) -> list[OutboxStore
     for name in names:
         if name not in known:
             raise UnknownDestination(name, known)
-    return [OutboxStore(client, name) for name in (names or known)]
+    return [OutboxStore(client, name) for name in (dict.fromkeys(names) or known)]
 
 
 def json_option(command: F) -> F:

@@ -29,10 +29,11 @@ _SHOWN_PROBLEMS = 100
 
 
 @click.command(
+    short_help="Register an endpoint, or change it whole.",
     epilog="""\b
 Examples:
   paceline endpoints add hooks acme https://acme.example/hooks
-  paceline endpoints add hooks bolt https://bolt.example/in --rate 5 --ordered"""
+  paceline endpoints add hooks bolt https://bolt.example/in --rate 5 --ordered""",
 )
 @click.argument("destination", metavar="DEST")
 @click.argument("name", metavar="NAME")

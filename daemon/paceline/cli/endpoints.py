@@ -205,7 +205,8 @@ def enable(
 
 
 @endpoints.command(
-    epilog='\b\nExample:\n  paceline endpoints disable hooks acme --why "they asked, ticket 4711"'
+    short_help="Send nothing to endpoints, accept nothing for them.",
+    epilog='\b\nExample:\n  paceline endpoints disable hooks acme --why "they asked, ticket 4711"',
 )
 @click.argument("destination", metavar="DEST")
 @click.argument("names", metavar="NAME...", nargs=-1, required=True)

@@ -12,13 +12,16 @@ import msgspec
 import redis
 
 from paceline.cli.common import DURATION, interrupts, json_option, pick_stores, redis_option
-from paceline.cli.words import in_words, local_time
+from paceline.cli.words import excerpt, in_words, local_time
 from paceline.client import Outbox
+from paceline.errors import InvalidMessage
 from paceline.event_reader import position_of
 from paceline.events import Event, EventKind
 
 #: How soon Ctrl-C is seen while nothing happens.
 _LOOK_S = 0.25
+#: Of a text that others wrote.
+_MOST = 500
 
 
 @click.command(
@@ -58,8 +61,14 @@ def events(
 ) -> int:
     """What happens to the messages of a destination, one line an event."""
     now_us = pick_stores(client, (destination,))[0].redis_now_us()
-    place = _place(start or ("now" if follow else "first"), now_us)
-    after = position_of(client, destination, place)
+    text = start or ("now" if follow else "first")
+    try:
+        after = position_of(client, destination, _place(text, now_us))
+    except (InvalidMessage, click.BadParameter) as error:
+        raise click.BadParameter(
+            f"{text!r} is no place in the stream. Give first, now, so long ago (10m), or an entry",
+            param_hint="'--from'",
+        ) from error
     outbox = Outbox(client)
     try:
         with interrupts() as was_asked:
@@ -94,8 +103,8 @@ def _place(text: str, now_us: int) -> str:
 
 
 def event_text(event: Event) -> str:
-    """One line for people."""
-    parts = [local_time(event.at), f"{event.kind:<9}", event.id]
+    """One line for people. Whoever may write to the stream may write anything into it."""
+    parts = [local_time(event.at), f"{excerpt(event.kind, 40):<9}", excerpt(event.id, _MOST)]
     if event.status is not None:
         parts.append(str(event.status))
     if event.latency_s is not None:
@@ -103,9 +112,10 @@ def event_text(event: Event) -> str:
     if event.attempt is not None:
         parts.append(f"attempt {event.attempt}")
     if event.provider_id is not None:
-        parts.append(f"{'to' if event.kind == 'moved' else 'as'} {event.provider_id}")
+        word = "to" if event.kind == "moved" else "as"
+        parts.append(f"{word} {excerpt(event.provider_id, _MOST)}")
     if event.request is not None:
-        parts.append(f"in request {event.request}")
+        parts.append(f"in request {excerpt(event.request, _MOST)}")
     if event.reason is not None:
-        parts.append(f"({event.reason})")
+        parts.append(f"({excerpt(event.reason, _MOST)})")
     return "  ".join(parts)

@@ -7,7 +7,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from paceline.census import CONTAINERS, END_TERMS, IN_TERMS, Census, WorkerSeen
-from paceline.cli.words import count_of, in_words
+from paceline.cli.words import count_of, excerpt, in_words
 from paceline.fallback import lean_of
 from paceline.prospects import capacity as capacity
 from paceline.prospects import connections as connections
@@ -35,7 +35,7 @@ class Closure:
         """One line for people."""
         left = "until resumed" if self.left_s is None else f"for {in_words(self.left_s)} more"
         by = f" by {self.who}" if self.who else ""
-        return f"{self.what} {left}{by}" + (f": {self.why}" if self.why else "")
+        return f"{self.what} {left}{by}" + (f": {excerpt(self.why, 500)}" if self.why else "")
 
 
 @dataclass(frozen=True, slots=True)

@@ -62,11 +62,12 @@ def health() -> None:
 
 
 @health.command(
+    short_help="Whether a worker of this machine is live.",
     epilog="""\b
 Examples:
   paceline health worker               any worker of this machine or container
   paceline health worker maxmd         one of this destination
-  paceline health worker --pid 4711    that process"""
+  paceline health worker --pid 4711    that process""",
 )
 @click.argument("destination", required=False)
 @click.option("--pid", type=click.IntRange(1), help="The process that must be the worker.")
@@ -118,10 +119,11 @@ def _is_here(worker: WorkerSeen, space: str, host: str) -> bool:
 
 
 @health.command(
+    short_help="Whether the daemon of this machine is well.",
     epilog="""\b
 Examples:
   paceline health daemon
-  paceline health daemon --address 127.0.0.1:9108"""
+  paceline health daemon --address 127.0.0.1:9108""",
 )
 @click.option(
     "--address",

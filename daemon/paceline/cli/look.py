@@ -431,8 +431,8 @@ def _audit_text(census: Census, findings: Findings | None) -> str:
     total = sum(findings.counts.values())
     lines.append(f"  NOT SOUND: {count_of(total, 'discrepancy', 'discrepancies')}")
     for fault in findings.faults:
-        lines.append(f"    {fault.subject}: {fault.problem}")
-        lines.append(f"      {fault.mend}")
+        lines.append(f"    {excerpt(f'{fault.subject}: {fault.problem}', 1000)}")
+        lines.append(f"      {excerpt(fault.mend, 1000)}")
     if total > len(findings.faults):
         lines.append(f"    and {total - len(findings.faults):,} more")
     return "\n".join(lines)

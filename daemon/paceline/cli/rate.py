@@ -11,7 +11,7 @@ import redis
 from paceline.census import Census
 from paceline.cli import explain
 from paceline.cli.common import json_option, pick_stores, print_json, redis_option, who
-from paceline.cli.words import count_of, local_time
+from paceline.cli.words import count_of, excerpt, local_time
 from paceline.outbox import OutboxStore
 
 _MOST = 1e6
@@ -116,5 +116,5 @@ def _hand_words(hand: dict[str, Any]) -> str:
     if did == "rate":
         did = f"rate {hand.get('value') or _RESET}"
     by = f" by {hand['who']}" if hand.get("who") else ""
-    why = f": {hand['why']}" if hand.get("why") else ""
+    why = f": {excerpt(hand['why'], 200)}" if hand.get("why") else ""
     return f"{local_time(float(hand.get('at_us', 0)) / 1e6)}  {did}{by}{why}"

@@ -24,8 +24,11 @@ def in_words(seconds: float) -> str:
 
 
 def local_time(unix_s: float) -> str:
-    """A moment in the local time zone, with its offset."""
-    return datetime.fromtimestamp(unix_s).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+    """A moment in the local time zone, with its offset; one that no calendar has as its number."""
+    try:
+        return datetime.fromtimestamp(unix_s).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
+    except (OverflowError, ValueError, OSError):  # written by hand into Redis
+        return f"{unix_s:g}"
 
 
 def count_of(n: int, one: str, many: str = "") -> str:
