@@ -105,7 +105,7 @@ class EndpointRegistry:
         order = lane if "/" in lane else f"{lane}/"
         held: Any = self._client.hget(self._key("eo"), order)
         till: Any = self._client.zscore(self._key("eb"), order)
-        return Turn(under_way=bool(held), until=float(till) / 1e6 if till else None)
+        return Turn(under_way=bool(held), until=min(float(till) / 1e6, _LAST_S) if till else None)
 
     def all(self) -> Iterator[EndpointSeen]:
         """Every endpoint, by name; one that is registered meanwhile may be missed."""

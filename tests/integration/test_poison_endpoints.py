@@ -111,6 +111,7 @@ def test_each_message_ends_or_waits_and_the_others_go_on(
         registry = EndpointRegistry(line.store)
         registry.put(dict.fromkeys(UNREADABLE, good))
         registry.enable(list(SHUT))
+        line.client.zadd("{d}:eb", {"good/k": 1})
         line.wait_done()
         assert {line.status(name).state for name in waiting} == {"sent"}
     unforeseen = [r.getMessage() for r in caplog.records if r.exc_info or "dead" not in r.msg]
@@ -150,6 +151,11 @@ def _written(folder: Path) -> Path:
 
 
 def _can_be_read(line: Line, cli: CliHere) -> None:
+    # Until the end of time, as a producer's user may write it.
+    line.client.zadd("{d}:eb", {"port": "inf", "good/k": "inf"})
+    line.send({}, id="held", endpoint="good", key="k")
+    shown = cli("show", NAME, "held")
+    assert (shown.code, shown.err) == (0, "")
     assert cli("endpoints", "list", NAME).code == 0
     shown = cli("endpoints", "list", NAME, "--json", "--limit", "100")
     assert {it["name"] for it in shown.json["endpoints"]} >= {"good", *SPOILT, *SHUT}
