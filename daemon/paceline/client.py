@@ -445,8 +445,9 @@ class Outbox:
                 if not isinstance(word, str):
                     answers[place] = word
                 elif found < piece.replicas:
-                    wanted = piece.replicas
-                    answers[place] = NotReplicated(message.destination, message.id, wanted, found)
+                    answers[place] = NotReplicated(
+                        message.destination, message.id, piece.replicas, found, word
+                    )
                 else:
                     answers[place] = Receipt(message.id, word, warnings.get(place, ()))
         return (answer for answer in answers if answer is not None)

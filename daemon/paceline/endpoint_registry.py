@@ -5,17 +5,25 @@ Redis errors pass through as redis-py raises them.
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Literal
 
 from paceline import keys, scripts
-from paceline.endpoints import Endpoint, EndpointSeen, Turn, decode_endpoint
+from paceline.endpoints import Endpoint, EndpointSeen, State, Turn, decode_endpoint
 from paceline.outbox import OutboxStore
 
 __all__ = ["EndpointRegistry"]
 
 #: In one call, so that Redis is not held up.
 _PIECE = 200
+
+# What lua/endpoints.lua writes.
+_DISABLED = re.compile(r"d (\d{1,20}) (.*)", re.ASCII | re.DOTALL)
+_FAILING = re.compile(r"f (\d{1,9}) (\d{1,20}) \d{1,20} (.*)", re.ASCII | re.DOTALL)
+_COUNT = re.compile(rb"\d{1,9}")
+#: The last that a calendar has, in unix seconds.
+_LAST_S = 253402300799.0
 
 
 class EndpointRegistry:
@@ -76,8 +84,12 @@ class EndpointRegistry:
 
     def find(self, name: str) -> Endpoint | None:
         """What is registered under a name; None where nothing is."""
+        return decode_endpoint(self.record(name))
+
+    def record(self, name: str) -> bytes | None:
+        """The same as it is written, which may be nothing of ours; None where nothing is."""
         json: Any = self._client.hget(self._key("ep"), name)
-        return decode_endpoint(json)
+        return None if json is None else bytes(json)
 
     def look(self, names: Sequence[str]) -> list[EndpointSeen | None]:
         """Each as it is now; None where nothing is registered under its name."""
@@ -93,7 +105,7 @@ class EndpointRegistry:
         order = lane if "/" in lane else f"{lane}/"
         held: Any = self._client.hget(self._key("eo"), order)
         till: Any = self._client.zscore(self._key("eb"), order)
-        return Turn(under_way=bool(held), until=float(till) / 1e6 if till else None)
+        return Turn(under_way=bool(held), until=min(float(till) / 1e6, _LAST_S) if till else None)
 
     def all(self) -> Iterator[EndpointSeen]:
         """Every endpoint, by name; one that is registered meanwhile may be missed."""
@@ -122,9 +134,9 @@ class EndpointRegistry:
                 EndpointSeen(
                     name=name,
                     endpoint=endpoint,
-                    until=till / 1e6 if till > now else None,
+                    until=min(till / 1e6, _LAST_S) if till > now else None,
                     waiting=sum(ready[3 * at : 3 * at + 3]),
-                    leased=max(0, int(leased[at] or 0)),
+                    leased=_count(leased[at]),
                     **_trouble(_text(states[at] or b""), barred=till > now),
                 )
             )
@@ -135,19 +147,33 @@ class EndpointRegistry:
 
 
 def _trouble(text: str, *, barred: bool) -> dict[str, Any]:
-    kind, *parts = text.split(" ", 1)
-    if kind == "d":
-        at, _, why = parts[0].partition(" ")
-        return {"state": "disabled", "since": int(at) / 1e6, "why": why}
-    if kind == "f":
-        fails, since, _, why = parts[0].split(" ", 3)
-        return {
-            "state": "waiting" if barred else "failing",
-            "failures": int(fails),
-            "since": int(since) / 1e6,
-            "why": why,
-        }
-    return {"state": "waiting"} if barred else {}
+    """As the scripts read it, also what nobody of ours has written."""
+    if text.startswith("d"):
+        found = _DISABLED.fullmatch(text)
+        if found is None:
+            return {"state": "disabled"}
+        return {"state": "disabled", "since": _seconds(found[1]), "why": found[2]}
+    if not text:
+        return {"state": "waiting"} if barred else {}
+    state: State = "waiting" if barred else "failing"
+    found = _FAILING.fullmatch(text)
+    if found is None:
+        return {"state": state}
+    return {
+        "state": state,
+        "failures": int(found[1]),
+        "since": _seconds(found[2]),
+        "why": found[3],
+    }
+
+
+def _seconds(microseconds: str) -> float:
+    return min(int(microseconds) / 1e6, _LAST_S)
+
+
+def _count(value: Any) -> int:
+    """0 for what is no number of ours."""
+    return int(value) if value is not None and _COUNT.fullmatch(value) else 0
 
 
 def _text(value: Any) -> str:

@@ -271,9 +271,12 @@ class EndpointDisabled(PacelineError):
 
 class NotReplicated(PacelineError):
     """The message **was taken** and will be sent, but of ``wanted`` replicas only ``found`` have
-    said in time that they have it too: a fail-over at this moment may lose it."""
+    said in time that they have it too: a fail-over at this moment may lose it. ``status`` as in a
+    Receipt: "new", or "already"."""
 
-    def __init__(self, destination: str, message_id: str, wanted: int, found: int) -> None:
+    def __init__(
+        self, destination: str, message_id: str, wanted: int, found: int, status: str = "new"
+    ) -> None:
         super().__init__(
             f"message {message_id!r} of {destination!r} was taken, but only {found} of {wanted} "
             "replicas have said in time that they have it",
@@ -284,6 +287,7 @@ class NotReplicated(PacelineError):
         self.message_id = message_id
         self.wanted = wanted
         self.found = found
+        self.status = status
 
 
 class RedisUnavailable(PacelineError):

@@ -400,7 +400,10 @@ def _endpoints_public(endpoints: Endpoints) -> dict[str, Any]:
 
 
 def without_query_values(url: str) -> str:
-    """A URL for people to see: keys are sometimes sent in its query."""
-    parts = urlsplit(url)
+    """A URL for people to see: keys are sometimes sent in its query. Of what is none nothing."""
+    try:
+        parts = urlsplit(url)
+    except ValueError:
+        return "(no URL)"
     query = "&".join(item.partition("=")[0] + "=***" for item in parts.query.split("&") if item)
     return urlunsplit(parts._replace(query=query))

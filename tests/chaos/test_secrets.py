@@ -20,6 +20,7 @@ from pathlib import Path
 from urllib.parse import quote
 
 import pytest
+import redis
 
 from paceline import Outbox
 from paceline.connect import connect
@@ -40,6 +41,8 @@ PLANTED = {
                  "basic", "envheader", "fileheader", "payload")
 }  # fmt: skip
 SIGNING = base64.b64encode(b"pl4nted-signing-key-of-32-bytes!").decode()
+#: No secret: where it is planted and not found, secrets would not be found either.
+CANARY = b"pl4nted-canaries-s3cret"
 #: They are credentials only together with a password; alone each may be any word, and is shown.
 _NO_SECRETS = ("user", "proxyuser")
 
@@ -112,7 +115,9 @@ class _Stage:
 
     def __init__(self, folder: Path, exits: ExitStack) -> None:
         self.folder = folder
-        self.server = exits.enter_context(EmbeddedServer(folder / "redis"))
+        # In a packed dump nothing is found.
+        plain = {"rdbcompression": "no"}
+        self.server = exits.enter_context(EmbeddedServer(folder / "redis", extra=plain))
         self._open = connect(self.server.url)
         password = PLANTED["redis"]
         self._open.config_set("requirepass", password)
@@ -216,31 +221,34 @@ def test_no_planted_secret_is_found(tmp_path: Path) -> None:
             stage.client.dump(key) or b""
             for key in stage.client.scan_iter(count=1000)
             if b":m:" not in key
-        ) + _read_out(stage)
+        )
         stage.config.write_text(stage.text)
+        _plant_canaries(stage.client)
+        stage.client.save()
     found["logs"] += stage.logs()
     for where, text in found.items():
         assert text, where
         hits = [one for one in _spellings() if one in text]
         assert not hits, (where, hits, text[max(0, text.find(hits[0]) - 300) :][:700])
-    append = b"".join(at.read_bytes() for at in (tmp_path / "redis").rglob("*.aof"))
-    hidden = [one for one in _spellings() if one != PLANTED["payload"].encode() and one in append]
-    assert append
-    assert not hidden, hidden
+    written = {at.name: at.read_bytes() for at in (tmp_path / "redis").rglob("*") if at.is_file()}
+    assert {"dump.rdb", "server.log", "appendonly.aof.1.incr.aof"} <= set(written)
+    for name, text in written.items():
+        hits = [one for one in _spellings() if one != PLANTED["payload"].encode() and one in text]
+        assert not hits, (name, hits)
+        if name.endswith((".incr.aof", "dump.rdb")):
+            assert text.count(CANARY) == 2 * len(_KINDS), (name, "would not be found")
 
 
-def _read_out(stage: _Stage) -> bytes:
-    """Lists and hashes as they are: DUMP packs what is long."""
-    parts: list[bytes] = []
-    for key in stage.client.scan_iter(count=1000):
-        kind = stage.client.type(key)
-        if kind == b"list":
-            parts += stage.client.lrange(key, 0, -1)
-        elif kind == b"hash":
-            parts += [part for pair in stage.client.hgetall(key).items() for part in pair]
-        elif kind == b"stream":
-            parts += [part for _, fields in stage.client.xrange(key) for part in fields.values()]
-    return b"\n".join(parts)
+#: Commands that write a value, which comes last, of each kind that Redis has.
+_KINDS = ("SET k", "HSET k f", "RPUSH k", "SADD k", "ZADD k 1", "XADD k * f")
+
+
+def _plant_canaries(client: redis.Redis) -> None:
+    """In each kind of value, alone and within what would be packed."""
+    for place, kind in enumerate(_KINDS):
+        for size, value in (("short", CANARY), ("long", b"pl4nted- -s3cret " * 200 + CANARY)):
+            command = kind.replace(" k", f" canary:{place}:{size}").split()
+            client.execute_command(*command, value)
 
 
 def _printed(stage: _Stage) -> bytes:

@@ -205,6 +205,20 @@ def test_giving_back_never_saves_up_more_than_the_burst(shared: Any) -> None:
     assert len(it.take(100).sizes) == 4
 
 
+@pytest.mark.parametrize("junk", [b"x", b"nan", b"inf"])
+def test_a_bucket_that_is_no_number_stops_nobody(shared: Any, junk: bytes) -> None:
+    it = shared({"a": (1, 10, 5), "b": (1, 0, 1)})
+    it.queue("a", 20)
+    it.queue("b", 20)
+    it.serve(2)
+    it.client.hset("{d}:tb", mapping={"a:l": junk, "a:a": junk})
+    taken = it.take(20)
+    assert sum(message_id.startswith("b") for message_id in taken.sizes) >= 15
+    it.client.hset("{d}:tb", "b:l", junk)
+    for message_id in taken.sizes:
+        assert it.settle(message_id, taken.nonce, "back") == "ok"
+
+
 def test_what_expired_in_the_queue_costs_the_cap_nothing(shared: Any) -> None:
     it = shared({"a": (1, 1, 3)})
     it.queue("a", 50, expires=it.now / SECOND + 1)

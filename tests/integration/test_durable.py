@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import json
 import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 import redis
@@ -11,6 +13,7 @@ import redis
 from paceline import Outbox, Receipt
 from paceline.embedded import EmbeddedServer
 from paceline.errors import NotReplicated, PacelineError, RedisUnavailable
+from support.cli import CliHere
 from support.published import MAXMD_PAYLOAD, published
 from support.servers import connect, frozen
 from support.wait import until
@@ -122,6 +125,50 @@ def test_a_redis_that_takes_no_writes_is_told_as_not_available(pair: Pair) -> No
     read_only = pytest.raises(RedisUnavailable, match=r"takes no writes now: .*read only replica")
     with Outbox.from_url(pair.replica.url) as there, read_only:
         _send(there, "i")
+
+
+def test_the_command_stops_and_tells_which_lines(pair: Pair, tmp_path: Path) -> None:
+    config = tmp_path / "paceline.toml"
+    config.write_text(
+        f'[destinations.{DESTINATION}]\nprovider = "http"\nurl = "https://h.example/"\n'
+    )
+    # The client's patience is two fifths of that.
+    cli = CliHere(f"{pair.master.url}?socket_timeout=0.3", config)
+    patient = CliHere(pair.master.url, config)
+    file = tmp_path / "lines.jsonl"
+    lines = [{"id": f"k-{n}", "payload": MAXMD_PAYLOAD} for n in range(1, 502)]
+    file.write_text("\n".join(json.dumps(line) for line in lines))
+    command = ("send", DESTINATION, str(file), "--durable", "replica")
+    with frozen(pair.replica):
+        stopped = cli(*command, "--json")
+        assert stopped.code == 1
+        told = stopped.json
+        assert "'k-500' of 'web' was taken, but only 0 of 1" in told["stopped"]
+        # One piece was under way already.
+        assert told["accepted_lines"] == told["unreplicated_lines"] == [[1, 500]]
+        assert (told["accepted"], told["not_tried"], told["refused"]) == (500, 1, [])
+        in_words = cli(*command[:-1], "2")
+    assert (in_words.code, in_words.out) == (1, "0 messages accepted by web, 500 accepted before\n")
+    assert "stopped: message 'k-500' of 'web' was taken, but only 0 of 2" in in_words.err
+    assert "accepted, and stay so: 500 messages: lines 1–500" in in_words.err
+    assert "of these not known to be with 2 replicas yet: 500 messages: lines 1–500" in in_words.err
+    assert "not accepted: 1 message" in in_words.err
+    assert "To go on, give the same command again" in in_words.err
+    again = patient(*command, "--json")
+    assert (again.code, again.json["accepted"], again.json["already"]) == (0, 1, 500)
+    assert again.json["unreplicated_lines"] == []
+    assert pair.has("k-501")
+    pair.client.acl_setuser(
+        "waitless", True, passwords=["+pw"], keys=["*"], categories=["+@all"], commands=["-wait"]
+    )
+    url = f"redis://waitless:pw@127.0.0.1:{pair.master.port}"
+    waitless = CliHere(url, config)(*command, "--json")
+    assert (waitless.code, "permissions to run" in waitless.json["stopped"]) == (1, True)
+    assert waitless.json["accepted_lines"] == waitless.json["unreplicated_lines"] == [[1, 500]]
+    for nonsense in ("disk", "0", "-1", "1.5", "٣", "1000"):
+        refused = cli(*command[:-1], nonsense)
+        assert refused.code == 2, nonsense
+        assert "Write server (what Redis itself promises), replica" in refused.err
 
 
 @pytest.mark.parametrize("patience_s", [None, 60.0])

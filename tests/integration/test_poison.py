@@ -8,6 +8,7 @@ import json
 import logging
 from collections.abc import Mapping
 from pathlib import Path
+from typing import Any
 
 import pytest
 from prometheus_client import CollectorRegistry, generate_latest
@@ -37,6 +38,7 @@ CASES = {
     "webhook": ("webhook", "", ""),
     "http": ("http", "", ""),
     "http, merged": ("http", "", MERGE + 'array = ""\n'),
+    "http, form": ("http", 'body = "form"\n', ""),
 }
 POISON: Mapping[str, bytes] = {
     "deep": b"[" * 100_000 + b"]" * 100_000,
@@ -63,6 +65,8 @@ POISON: Mapping[str, bytes] = {
     "white": b" \n\t",
     "cut": b'{"email":{"from":"a@b.example","to":["c@d',
     "two": b"{}{}",
+    "odd-fields": b'{"":[],"\\u0000":"\\u0000","a&b=c":[1e999,-0,null,"\\r\\n",[{}]]}',
+    "deep-field": b'{"a":' + b"[" * 98 + b"]" * 98 + b"}",
     "forged-header": neutral(PLAIN, headers={"X-A": "b\r\nBcc: all@example.com"}),
     "long-header": neutral(PLAIN, headers={"X-A": "v" * 60_000}),
     "forged-subject": neutral(subject="a\r\nBcc: all@example.com"),
@@ -98,8 +102,10 @@ def test_poison_ends_and_stops_nothing(
 ) -> None:
     simulator = CASES[case][0]
     login = {"username": "u", "password": KEY} if simulator == "maxmd" else {}
-    key = {} if simulator in ("maxmd", "http") else {"api_key": KEY}
+    key: dict[str, Any] = {} if simulator in ("maxmd", "http") else {"api_key": KEY}
     key |= {"api_key": SIGNING} if simulator == "webhook" else {}
+    if case == "http, form":
+        key |= {"validate": False}  # its bodies are no JSON
     monkeypatch.setenv("KEY", KEY)
     monkeypatch.setenv("SIGNING", SIGNING)
     config = tmp_path / "paceline.toml"

@@ -351,6 +351,15 @@ def test_twilio(tmp_path: Path) -> None:
         assert it.judge(reply(status, {"code": code, "message": "m"}), 0.0).kind is kind
 
 
+def test_what_is_no_text_goes_into_a_form_as_it_is_written() -> None:
+    payload = (
+        b'{"a": 1.50, "b": [12345678901234567890.123, -0 , 1e999], "c": {"d" : [1.0]}, "e": []}'
+    )
+    assert profile('body = "form"').render("m-1", payload).body == (
+        b"a=1.50&b=12345678901234567890.123&b=-0&b=1e999&c=%7B%22d%22+%3A+%5B1.0%5D%7D"
+    )
+
+
 def test_a_form_with_a_content_type_of_its_own_keeps_it() -> None:
     lines = 'body = "form"\nheaders = { content-type = "application/x-own" }'
     request = profile(lines).render("m-1", b'{"a": 1}')

@@ -111,12 +111,12 @@ class Delivery:
         """
         self.parts = ()
         address = None
-        if self._book is not None:
-            address = self._find(self._book, leased)
-            if address is None:
-                # Registered no more: Redis lets it rest. Or not to be known: Redis is away.
-                return Settlement(id=leased.id, nonce=leased.nonce, action="back")
         try:
+            if self._book is not None:
+                address = self._find(self._book, leased)
+                if address is None:
+                    # Registered no more: Redis lets it rest. Or not to be known: Redis is away.
+                    return Settlement(id=leased.id, nonce=leased.nonce, action="back")
             rendered = packed(self._render(leased, address), self._route.gzip_from_bytes)
         except PayloadError as error:
             return self._unfit(leased, error)

@@ -21,7 +21,15 @@ _NUMBERS: Final = range(2, 6)
 
 
 def unknown_endpoint(destination: str, name: str, known: Iterable[str]) -> PacelineError:
-    """The error that names the nearest of those that are registered."""
+    """The error that names the nearest of those that are registered, or says that what is
+    registered under this very name is nothing of ours."""
+    known = list(known)
+    if name in known:
+        return PacelineError(
+            f"what is registered of endpoint {name!r} of {destination!r} cannot be read: another "
+            "program wrote there",
+            f"Register it again: paceline endpoints add {destination} {name} URL",
+        )
     near = nearest(name, known)
     mend = f"Did you mean {near}? " if near else ""
     return PacelineError(

@@ -28,6 +28,7 @@ from paceline.cli.common import (
     redis_errors,
     setup_options,
 )
+from paceline.cli.durable import DURABLE, replicas_in_words
 from paceline.cli.endpoint_common import registry_of
 from paceline.cli.endpoint_words import unknown_endpoint
 from paceline.cli.lines import Line, Lines, Refusal, Rules, check_prefix
@@ -36,12 +37,13 @@ from paceline.cli.reckon import reckon
 from paceline.cli.send_summary import Summary
 from paceline.cli.spreading import Spread, too_long, too_old
 from paceline.cli.words import count_of, in_words
-from paceline.client import PIPELINE, Outbox, Receipt
+from paceline.client import PIPELINE, Durable, Outbox, Receipt
 from paceline.endpoint_registry import EndpointRegistry
 from paceline.errors import (
     Draining,
     DuplicateConflict,
     InvalidMessage,
+    NotReplicated,
     OutboxFull,
     PacelineError,
     RedisUnavailable,
@@ -74,8 +76,13 @@ line's own not_before or delay_s holds where it is later than its turn; one afte
 line, and so is one that expires before TIME. When the command is repeated, what was accepted keeps
 its turn.
 
+With --durable replica a message is acknowledged when one replica of Redis has it too, with a number
+when so many have. Where they do not say so in time, sending stops; what was accepted stays so and
+will be sent. To have it acknowledged, give the same command again.
+
 Exit codes: 0 all accepted; 1 Redis refused some (outbox full, draining, an id used with another
-payload, an endpoint that is disabled or unknown); 2 bad lines, or --finish-by cannot be kept:
+payload, an endpoint that is disabled or unknown), or replicas did not say that they have them; 2
+bad lines, or --finish-by cannot be kept:
 nothing was sent; 3 Redis was not available."""
 )
 @click.argument("destination", metavar="DEST")
@@ -114,6 +121,15 @@ nothing was sent; 3 Redis was not available."""
     is_flag=True,
     help="Spread them even if they cannot all be sent by --finish-by: the rest goes later.",
 )
+@click.option(
+    "--durable",
+    type=DURABLE,
+    metavar="server|replica|N",
+    default="server",
+    show_default=True,
+    help="Who has a message when it counts as accepted: as durable as Redis's own settings, or one "
+    "replica has it too, or N have.",
+)
 @json_option
 @setup_options
 def send(
@@ -128,6 +144,7 @@ def send(
     max_errors: int,
     finish_by: float | None,
     force: bool,
+    durable: Durable,
     as_json: bool,
 ) -> int:
     """Hand over the messages of a JSON Lines file.
@@ -158,7 +175,7 @@ def send(
             if not dry_run and store.census().gate.get("draining"):
                 raise Draining(destination)
         with _opened(file) as (source, size):
-            run = _Run(Outbox(client), store, source, size, rules, as_json=as_json)
+            run = _Run(Outbox(client), store, source, size, rules, durable=durable, as_json=as_json)
             run.check(max_errors)
             if run.summary.invalid and not skip_invalid:
                 return run.refuse(dry_run=dry_run)
@@ -234,6 +251,7 @@ class _Run:
         size: int,
         rules: Rules,
         *,
+        durable: Durable,
         as_json: bool,
     ) -> None:
         self._outbox = outbox
@@ -241,6 +259,7 @@ class _Run:
         self._source = source
         self._size = size
         self._rules = rules
+        self._durable = durable
         self._as_json = as_json
         self._error: PacelineError | None = None
         self._bad: set[int] = set()
@@ -342,7 +361,8 @@ class _Run:
         try:
             with self._progress("send") as advance:
                 messages = self._messages(under_way, was_asked)
-                for count, answer in enumerate(self._outbox.send_stream(messages), 1):
+                answers = self._outbox.send_stream(messages, durable=self._durable)
+                for count, answer in enumerate(answers, 1):
                     self._tell_refusals(under_way)
                     line = under_way.popleft()
                     assert isinstance(line, Line)
@@ -412,6 +432,11 @@ class _Run:
         self.summary.tried += 1
         if isinstance(answer, Receipt):
             self._accepted(line, new=answer.status == "new")
+        elif isinstance(answer, NotReplicated):
+            # The lines after it would wait for the same replicas in vain.
+            self._accepted(line, new=answer.status == "new")
+            self.summary.unreplicated.add(line.number, self.summary.tried)
+            self._error, self.summary.stopped = answer, answer.what
         elif isinstance(answer, _STOPS):
             # What was under way by then is answered still.
             self._error, self.summary.stopped = answer, answer.what
@@ -432,6 +457,8 @@ class _Run:
             self.summary.tried += 1
             if found is not None:
                 self._accepted(line, new=True)
+                if self._durable != "server":
+                    self.summary.unreplicated.add(line.number, self.summary.tried)
 
     def _accepted(self, line: Line, *, new: bool) -> None:
         if new:
@@ -489,6 +516,11 @@ class _Run:
         self._say(f"stopped: {self._error or summary.stopped}")
         lines = f": lines {summary.taken}" if taken else ""
         self._say(f"  accepted, and stay so: {count_of(taken, 'message')}{lines}")
+        if summary.unreplicated.count:
+            self._say(
+                f"  of these not known to be with {replicas_in_words(self._durable)} yet: "
+                f"{count_of(summary.unreplicated.count, 'message')}: lines {summary.unreplicated}"
+            )
         if summary.in_doubt.count:
             self._say(
                 "  handed over, but no answer came: "

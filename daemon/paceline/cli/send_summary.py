@@ -26,6 +26,8 @@ class Summary:
     conflicts: int = 0
     taken: Ranges = field(default_factory=Ranges)
     in_doubt: Ranges = field(default_factory=Ranges)
+    #: Of those that were taken.
+    unreplicated: Ranges = field(default_factory=Ranges)
     tried: int = 0
     stopped: str = ""
     spread: Spread | None = None
@@ -54,6 +56,7 @@ class Summary:
             "not_tried": self.not_tried,
             "accepted_lines": self.taken.spans,
             "in_doubt_lines": self.in_doubt.spans,
+            "unreplicated_lines": self.unreplicated.spans,
             "stopped": self.stopped or None,
             "made_ids": self.made_ids,
             "id_prefix": self.id_prefix if self.made_ids else None,

@@ -21,6 +21,7 @@
 -- script makes when it starts costs every message of every destination.
 local function make_endpoints(text)
   local BREAK_AT, BREAK_FIRST_US, BREAK_CAP_US = 3, 10000000, 1800000000
+  local YEAR_US = 31536000000000
   local E, known = {left = {}}, {}
   local in_flight, rate, burst, disable_us = string.match(text, '^(%d+) (%S+) (%d+) (%d+)$')
   local all = {in_flight = tonumber(in_flight), rate = tonumber(rate), burst = tonumber(burst)}
@@ -29,13 +30,30 @@ local function make_endpoints(text)
   function E.name_of(lane) return string.match(lane, '^[^/]*') end
   local name_of = E.name_of
 
-  -- What is registered of it; false where nothing is.
+  local function is_within(value, least, most)
+    return value == nil or type(value) == 'number' and value >= least and value <= most
+  end
+  local function is_whole(value, most)
+    return is_within(value, 1, most) and (value == nil or value % 1 == 0)
+  end
+
+  -- What a record says; false where it is not as we write it. A figure that is none would end whatever
+  -- script looks at it, half-way, and with it all that goes to the other endpoints.
+  local function understood(json)
+    local fine, it = pcall(cjson.decode, json or '')
+    if not fine or type(it) ~= 'table' or type(it.url) ~= 'string' then return false end
+    for field, value in pairs(it) do
+      if value == cjson.null and field ~= 'ordered' then it[field] = nil end
+    end
+    return is_whole(it.in_flight, 10000) and is_within(it.rate, 0, 1000000)
+      and is_whole(it.burst, 10000000) and (it.ordered == nil or type(it.ordered) == 'boolean') and it
+  end
+
+  -- What is registered of it; false where nothing is, or nothing of ours.
   function E.registered(name)
     local it = known[name]
     if it == nil then
-      local json = redis.call('HGET', K('ep'), name)
-      local fine, value = pcall(cjson.decode, json or '')
-      it = json and fine and type(value) == 'table' and value or false
+      it = understood(redis.call('HGET', K('ep'), name))
       known[name] = it
     end
     return it
@@ -70,9 +88,10 @@ local function make_endpoints(text)
     if its <= 0 then return nil end
     local most = it.burst or (it.rate and math.max(1, math.ceil(its))) or all.burst
     local b = redis.call('HMGET', K('tb'), name .. ':l', name .. ':a')
-    local level, at = tonumber(b[1] or most), tonumber(b[2] or moment)
-    level = math.min(most, level + math.max(0, moment - at) * its / 1000000)
-    if level < 1 then E.bar(name, moment + math.ceil((1 - level) * 1000000 / its)) end
+    local at = tonumber(b[2])
+    local level = math.max(0, at and tonumber(b[1]) or most)
+    level = math.min(most, level + math.max(0, moment - (at or moment)) * its / 1000000)
+    if level < 1 then E.bar(name, moment + math.min(YEAR_US, math.ceil((1 - level) * 1000000 / its))) end
     return math.max(0, math.floor(level)), level
   end
 
@@ -82,6 +101,12 @@ local function make_endpoints(text)
     if level then redis.call('HSET', K('tb'), name .. ':l', level - count, name .. ':a', moment) end
   end
 
+  -- How many of it are leased. What somebody's hand made no number is none: E.count begins anew.
+  local function leased_of(name)
+    local held = redis.call('HGET', K('eo'), name)
+    return held and #held < 10 and string.find(held, '^%-?%d+$') and tonumber(held) or 0
+  end
+
   -- How many of an endpoint may be leased beside those that are; one at a time while it fails.
   function E.free_of(name)
     local it = E.registered(name)
@@ -89,7 +114,7 @@ local function make_endpoints(text)
     local disabled, state = E.trouble_of(name)
     if disabled then return 0 end
     local most = state and 1 or it.in_flight or all.in_flight
-    local free = most - tonumber(redis.call('HGET', K('eo'), name) or 0)
+    local free = most - leased_of(name)
     local room = free > 0 and room_of(name, it)
     return math.max(0, room and math.min(room, free) or free)
   end
@@ -151,7 +176,13 @@ local function make_endpoints(text)
   function E.count(lane, by)
     local order, name = E.order_of(lane), name_of(lane)
     for _, field in ipairs(order and {name, order} or {name}) do
-      if redis.call('HINCRBY', K('eo'), field, by) < 1 then redis.call('HDEL', K('eo'), field) end
+      -- pcall: it may be no number (leased_of).
+      local left = redis.pcall('HINCRBY', K('eo'), field, by)
+      if type(left) ~= 'number' then
+        redis.call('HSET', K('eo'), field, by)
+        left = by
+      end
+      if left < 1 then redis.call('HDEL', K('eo'), field) end
     end
     if by < 0 then E.left[lane] = true end
   end

@@ -151,7 +151,7 @@ local function lane_for(o)
   end
   local disabled, state = lanes.trouble_of(name)
   if disabled then
-    return nil, 'PLDISABLED', 'endpoint ' .. name .. ' is disabled: ' .. string.match(state, '^d %d+ (.*)$')
+    return nil, 'PLDISABLED', 'endpoint ' .. name .. ' is disabled: ' .. (string.match(state, '^d %d+ (.*)$') or 'nobody knows why')
   end
   return o.key and name .. '/' .. o.key or name
 end

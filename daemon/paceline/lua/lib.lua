@@ -152,7 +152,8 @@ local function credit_tenant(m)
   local its_lanes = lanes_of(m.tenant)
   local name = its_lanes and its_lanes.name_of(m.tenant) or m.tenant
   if redis.call('HEXISTS', K('tb'), name .. ':l') == 1 then
-    redis.call('HINCRBYFLOAT', K('tb'), name .. ':l', 1)
+    -- pcall: what somebody's hand made no number is as good as none, and must not keep what comes back.
+    redis.pcall('HINCRBYFLOAT', K('tb'), name .. ':l', 1)
   end
 end
 

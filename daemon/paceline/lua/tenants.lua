@@ -19,7 +19,7 @@ local function allowance(tenant)
   local t = terms(tenant)
   if t[2] <= 0 then return nil end
   local b = redis.call('HMGET', K('tb'), tenant .. ':l', tenant .. ':a')
-  local level, at = tonumber(b[1] or t[3]), tonumber(b[2] or now)
+  local level, at = tonumber(b[1]) or t[3], tonumber(b[2]) or now
   level = math.min(t[3], level + math.max(0, now - at) * t[2] / 1000000)
   local lot = math.max(1, math.min(t[3], t[2] / 10))
   return math.max(0, math.floor(level)), math.max(0, math.ceil((lot - level) * 1000000 / t[2])),

@@ -47,6 +47,10 @@ __all__ = ["JsonApi", "MergingJsonApi", "basic_authorization"]
 
 _MISSING: Any = object()
 
+_OBJECT = msgspec.json.Decoder(dict[str, msgspec.Raw])
+_ARRAY = msgspec.json.Decoder(list[msgspec.Raw])
+_TEXT = msgspec.json.Decoder(str)
+
 
 class JsonApi:
     """The `http` profile. `headers` are revealed; `repr` does not show them."""
@@ -210,18 +214,20 @@ def basic_authorization(username: str, password: str) -> str:
 
 
 def _form_of(payload: bytes) -> bytes:
-    """The fields of an object as a form; a field that is an array is repeated."""
+    """The fields of a JSON object as a form; a field that is an array is repeated."""
     try:
-        document = msgspec.json.decode(payload)
-    except msgspec.DecodeError as error:
-        raise PayloadError("payload", str(error)) from error
-    if not isinstance(document, dict):
-        raise PayloadError("payload", "is no object, which alone can be a form")
-    return urlencoded(
-        (name, item if isinstance(item, str) else msgspec.json.encode(item).decode())
-        for name, value in document.items()
-        for item in (value if isinstance(value, list) else [value])
-    )
+        fields = _OBJECT.decode(payload)
+    except msgspec.ValidationError as error:
+        raise PayloadError("payload", "is no object, which alone can be a form") from error
+    return urlencoded((name, text) for name, value in fields.items() for text in _texts(value))
+
+
+def _texts(value: msgspec.Raw) -> list[str]:
+    """Text as it is meant, all else as it is written: 1.50 is an amount, and an id may have more
+    digits than a float."""
+    raw = bytes(value)
+    items = _ARRAY.decode(raw) if raw.startswith(b"[") else [raw]
+    return [_TEXT.decode(one) if one[:1] == b'"' else one.decode() for one in map(bytes, items)]
 
 
 def _configured(general: Outcome, kind: Kind, why: str = "by configuration") -> Outcome:
