@@ -13,7 +13,7 @@ from paceline.cli import EXIT_FAILED
 from paceline.cli.common import DURATION, json_option, pick_stores, print_json, redis_option
 from paceline.cli.moment import MOMENT
 from paceline.cli.reckon import Reckoning, per_s, reckon, room
-from paceline.cli.words import count_of, in_words, local_time
+from paceline.cli.words import calendar_time, count_of, in_words
 from paceline.errors import UnknownDestination
 from paceline.plan import round_up
 
@@ -256,7 +256,5 @@ class Plan:
 
     def _moment(self, from_now_s: float) -> str:
         span = f"in {in_words(from_now_s)}"
-        try:
-            return f"{local_time(self.now + from_now_s)} ({span})"
-        except (ValueError, OverflowError, OSError):  # after the year 9999
-            return span
+        date = calendar_time(self.now + from_now_s)
+        return f"{date} ({span})" if date else span  # none after the year 9999

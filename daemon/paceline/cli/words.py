@@ -25,10 +25,15 @@ def in_words(seconds: float) -> str:
 
 def local_time(unix_s: float) -> str:
     """A moment in the local time zone, with its offset; one that no calendar has as its number."""
+    return calendar_time(unix_s) or f"{unix_s:g}"
+
+
+def calendar_time(unix_s: float) -> str | None:
+    """The same; None where no calendar has it."""
     try:
         return datetime.fromtimestamp(unix_s).astimezone().strftime("%Y-%m-%d %H:%M:%S %z")
-    except (OverflowError, ValueError, OSError):  # written by hand into Redis
-        return f"{unix_s:g}"
+    except (OverflowError, ValueError, OSError):
+        return None
 
 
 def count_of(n: int, one: str, many: str = "") -> str:
