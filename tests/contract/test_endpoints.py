@@ -312,6 +312,26 @@ def test_410_disables_it_and_says_so(hooks: Hooks) -> None:
     assert ("endpoint_enabled", "gone") in hooks.told()
 
 
+def test_what_was_under_way_does_not_enable_a_disabled_one(hooks: Hooks) -> None:
+    hooks.register("gone", "moved")
+    hooks.queue("gone", 3)
+    hooks.queue("moved", 3)
+    taken = hooks.take(4)
+    first, second = sorted(i for i in taken.sizes if i.startswith("gone"))
+    hooks.registry.disable(["moved"], "by hand", "ops")
+    hooks.begin(second, taken.nonce)
+    hooks.fail(taken, first, "dead", health="g", label="rejected:410", why="is gone")
+    hooks.settle(second, taken.nonce, "sent", label="sent:200")
+    for message_id in taken.sizes:
+        if message_id.startswith("moved"):
+            hooks.begin(message_id, taken.nonce)
+            hooks.settle(message_id, taken.nonce, "sent", label="sent:200")
+    assert [hooks.seen(name).state for name in ("gone", "moved")] == ["disabled", "disabled"]
+    assert not hooks.take().sizes
+    assert hooks.registry.enable(["gone", "moved"], "ops") == ["enabled", "enabled"]
+    assert hooks.serve() == {"gone": 1, "moved": 1}
+
+
 def test_after_days_of_failure_it_is_disabled(hooks: Hooks) -> None:
     hooks.register("bad")
     for day in range(6):

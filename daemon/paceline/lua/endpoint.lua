@@ -47,6 +47,7 @@ function DO.enable(name)
   if not lanes.registered(name) then return 'unknown' end
   local disabled, state = lanes.trouble_of(name)
   lanes.is_well(name)
+  redis.call('HDEL', K('es'), name)
   redis.call('ZREM', K('eb'), name)
   lanes.left[name] = true
   if disabled then tell('endpoint_enabled', name, {'reason', 'by ' .. string.sub(who, 1, 100)}) end

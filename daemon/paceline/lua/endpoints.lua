@@ -180,9 +180,10 @@ local function make_endpoints(text)
     tell('endpoint_disabled', name, {'reason', why})
   end
 
+  -- A disabled one stays so, whatever becomes of what was under way.
   function E.is_well(name)
-    local _, state = E.trouble_of(name)
-    if not state then return end
+    local disabled, state = E.trouble_of(name)
+    if disabled or not state then return end
     redis.call('HDEL', K('es'), name)
     redis.call('ZREM', K('eb'), name)
     E.left[name] = true
