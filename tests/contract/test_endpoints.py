@@ -405,6 +405,33 @@ def test_an_ordered_endpoint_keeps_its_order_over_retries_and_death(hooks: Hooks
     assert hooks.store.census().counters["sent"] == 3
 
 
+def test_a_new_address_keeps_the_order(hooks: Hooks) -> None:
+    hooks.register("acme", ordered=True)
+    hooks.queue("acme", 3)
+    first = hooks.take()
+    hooks.registry.put({"acme": Endpoint(url=URL + "/new", ordered=True)})
+    assert not hooks.take().sizes
+    hooks.succeed(first)
+    assert list(hooks.take().sizes) == ["acme-0-1"]
+
+
+def test_order_begins_when_what_was_out_of_order_is_done(hooks: Hooks) -> None:
+    hooks.register("acme")
+    hooks.queue("acme", 6)
+    first = hooks.take(2)
+    hooks.register("acme", ordered=True)
+    assert not hooks.take().sizes
+    one, two = first.sizes
+    for message_id, then in ((one, 0), (two, 1)):
+        hooks.begin(message_id, first.nonce)
+        hooks.settle(message_id, first.nonce, "sent", label="sent:200")
+        assert len(hooks.take().sizes) == then
+    hooks.register("acme")
+    for _ in range(3):  # a few lanes are looked after each time
+        hooks.advance(1)
+    assert len(hooks.take().sizes) == 3
+
+
 def test_a_worker_that_dies_leaves_the_order_and_the_caps_whole(hooks: Hooks) -> None:
     hooks.register("acme", ordered=True)
     hooks.register("wide")
@@ -473,6 +500,22 @@ def test_tenants_become_endpoints_and_wait_until_they_are_registered(
         post.now += SECOND
         post.store.promote(100)
     assert list(post.take().sizes) == ["a"]
+
+
+def test_what_ends_while_there_are_no_endpoints_takes_no_place_for_ever(hooks: Hooks) -> None:
+    hooks.register("acme", "other")
+    hooks.queue("acme", 6)
+    hooks.queue("other", 1)
+    taken = hooks.take()
+    assert len(taken.sizes) == 5
+    hooks.store.publish_config("none", {}, hooks.numbers | {"endpoints": ""}, force=True)
+    for message_id in taken.sizes:
+        if message_id.startswith("acme"):
+            hooks.begin(message_id, taken.nonce)
+            hooks.settle(message_id, taken.nonce, "sent")
+    hooks.store.publish_config("again", {}, hooks.numbers, force=True)
+    assert [hooks.seen(name).leased for name in ("acme", "other")] == [0, 1]
+    assert len(hooks.take().sizes) == 2
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -13,7 +13,7 @@
 -- Returns {'published', version} | {'same', version} | {'differs', version, JSON in force}
 T = KEYS[1]
 local now, digest, mode = clock(ARGV[1]), ARGV[2], ARGV[4]
-local old = redis.call('HMGET', K('cfg'), 'digest', 'version', 'json', 'rate', 'pace')
+local old = redis.call('HMGET', K('cfg'), 'digest', 'version', 'json', 'rate', 'pace', 'endpoints')
 if old[1] == digest then
   -- By a version that did not know of some: they are at their defaults (config_digest.py).
   if redis.call('HLEN', K('cfg')) < 3 + (#ARGV - 4) / 2 then
@@ -47,6 +47,12 @@ if (cfg[8] or '') ~= '' and redis.call('HDEL', K('gate'), 'breaker') == 1 then
   if redis.call('HGET', K('gate'), 'hold_kind') == 'breaker' then
     redis.call('HDEL', K('gate'), 'hold_until', 'hold_kind', 'hold_why', 'hold_since')
   end
+end
+-- While there were none, nobody counted what is leased of each.
+if (cfg[8] or '') ~= '' and (old[6] or '') == '' then
+  lanes_as(cfg[8])
+  lanes.recount(read)
+  write_tally()
 end
 local burst, reserve = tonumber(cfg[1]), tonumber(cfg[3])
 

@@ -61,7 +61,12 @@ function DO.disable(name, why)
   return 'disabled'
 end
 
-local words = {}
+local function is_ordered(json)
+  local fine, it = pcall(cjson.decode, json or '')
+  return fine and type(it) == 'table' and it.ordered == true
+end
+
+local words, recount = {}, false
 if op == 'put' then
   for i = 4, #ARGV, 2 do
     local name, json = ARGV[i], ARGV[i + 1]
@@ -69,8 +74,10 @@ if op == 'put' then
     words[#words + 1] = not old and 'new' or old == json and 'same' or 'changed'
     redis.call('HSET', K('ep'), name, json)
     if old ~= json then
-      -- Counted by its order, which may be another one now; and its trouble may have been the old address.
-      redis.call('HDEL', K('eo'), name .. '/')
+      -- Of one that was not in order what is leased was not counted so; nor while it was not registered.
+      recount = recount or is_ordered(old) ~= is_ordered(json)
+        and redis.call('HEXISTS', K('eo'), name) + redis.call('HEXISTS', K('eo'), name .. '/') > 0
+      -- Its trouble may have been the old address.
       if not lanes.trouble_of(name) then
         redis.call('HDEL', K('es'), name)
         redis.call('ZREM', K('eb'), name)
@@ -78,6 +85,7 @@ if op == 'put' then
     end
     lanes.left[name] = true
   end
+  if recount then lanes.recount(read) end
 elseif DO[op] then
   for i = 5, #ARGV do words[#words + 1] = DO[op](ARGV[i], ARGV[4]) end
 else

@@ -156,6 +156,20 @@ local function make_endpoints(text)
     if by < 0 then E.left[lane] = true end
   end
 
+  -- How many are leased is counted anew, by what batches hold. `read_message` is lib.lua's.
+  function E.recount(read_message)
+    for _, field in ipairs(redis.call('HKEYS', K('eo'))) do
+      E.left[string.match(field, '^(.-)/?$')] = true
+    end
+    redis.call('DEL', K('eo'))
+    for _, nonce in ipairs(redis.call('ZRANGE', K('batches'), 0, -1)) do
+      for _, id in ipairs(redis.call('SMEMBERS', K('b:' .. nonce))) do
+        local m = read_message(id)
+        if m and m.tenant ~= '' then E.count(m.tenant, 1) end
+      end
+    end
+  end
+
   -- At the end of a script, when all is known of them: lanes of which a message was leased and is no
   -- more, and endpoints of which something changed.
   function E.heed_left()
