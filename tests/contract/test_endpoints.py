@@ -479,6 +479,24 @@ def test_the_registry_says_what_it_did(hooks: Hooks) -> None:
     assert hooks.serve() == {"a": 1}, "registered again, what waited is sent"
 
 
+def test_what_has_left_keeps_no_endpoint_from_being_removed(hooks: Hooks) -> None:
+    hooks.register("acme", "late")
+    hooks.queue("acme", 2)
+    hooks.queue("late", 2)
+    hooks.registry.disable(["acme", "late"], "moved", "ops")
+    assert not hooks.take().sizes
+    assert hooks.registry.remove(["acme"]) == ["waits"]
+    assert set(hooks.store.cancel(["acme-0-0", "acme-0-1"])) == {"cancelled"}
+    assert hooks.registry.remove(["acme"]) == ["removed"]
+    # Opened again by whoever looks after lanes, it waits in one place and is sent from another.
+    hooks.client.sadd("{d}:ef:late", "1:late")
+    hooks.registry.enable(["late"], "ops")
+    hooks.client.sadd("{d}:ef:late", "1:late")
+    assert hooks.serve() == {"late": 2}
+    assert hooks.registry.remove(["late"]) == ["removed"]
+    assert not list(hooks.client.scan_iter("{d}:ef:*"))
+
+
 def test_more_in_flight_holds_at_once(hooks: Hooks) -> None:
     hooks.register("acme", in_flight=1)
     hooks.queue("acme", 9)

@@ -22,8 +22,16 @@ end
 -- Something of its plain lane, or of one by key that waits for it, or is leased. (Of lanes by key that are
 -- open, or only wait for their own turn, there is no list: they are found out when they are taken.)
 local function has_waiting(name)
-  if redis.call('EXISTS', K('ef:' .. name)) == 1 or redis.call('HEXISTS', K('eo'), name) == 1 then
-    return true
+  if redis.call('HEXISTS', K('eo'), name) == 1 then return true end
+  -- What waited in some of these may have left by another way.
+  local aside = K('ef:' .. name)
+  local it = redis.call('SPOP', aside)
+  while it do
+    if redis.call('EXISTS', K('r:' .. it)) == 1 then
+      redis.call('SADD', aside, it)
+      return true
+    end
+    it = redis.call('SPOP', aside)
   end
   for prio = 0, 2 do
     if redis.call('EXISTS', K('r:' .. prio .. ':' .. name)) == 1 then return true end
