@@ -144,6 +144,30 @@ def test_a_redis_that_lost_nothing_is_not_changed(post: Lossy, action: str) -> N
     assert post.moment() == before
 
 
+def test_a_redis_that_takes_nothing_yet_is_told_when_it_does(post: Lossy) -> None:
+    """Empty, until a daemon has published the configuration."""
+    post.told(post.take().nonce)
+    post.client.delete(*post.client.keys("{d}*"))
+    for _ in range(60):
+        with pytest.raises(redis.exceptions.ResponseError):
+            post.recall.look("second")
+    post.store.publish_config("digest", {}, post.numbers)
+    post.recall.look("second")
+    assert (post.state("m"), post.counter("lost_sent")) == ("sent", 1)
+
+
+def test_what_one_redis_refuses_for_itself_keeps_nobody_waiting(post: Lossy) -> None:
+    before = post.moment()
+    post.told(post.take().nonce, "retry", "ambiguous:timeout")
+    post.back_to(before)
+    post.client.set("{d}:a:m", "by hand")
+    for _ in range(24):
+        with pytest.raises(redis.exceptions.ResponseError):
+            post.recall.look("second")
+    post.recall.look("second")
+    post.client.delete("{d}:a:m")
+
+
 def test_only_the_last_seconds_are_kept(post: Lossy) -> None:
     post.told(post.take().nonce)
     before = post.moment()
