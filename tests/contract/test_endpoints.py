@@ -405,6 +405,15 @@ def test_an_ordered_endpoint_keeps_its_order_over_retries_and_death(hooks: Hooks
     assert hooks.store.census().counters["sent"] == 3
 
 
+def test_a_replayed_dead_letter_goes_first_again_where_there_is_an_order(hooks: Hooks) -> None:
+    hooks.register("acme")
+    hooks.put_many("m", 3, endpoint="acme", key="k1")
+    taken = hooks.take()
+    hooks.fail(taken, "m0", "dead", health="g", label="rejected:400")
+    assert hooks.store.replay(["m0"]) == ["ready"]
+    assert list(hooks.take().sizes) == ["m0"]
+
+
 def test_a_new_address_keeps_the_order(hooks: Hooks) -> None:
     hooks.register("acme", ordered=True)
     hooks.queue("acme", 3)
