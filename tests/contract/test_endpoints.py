@@ -184,6 +184,25 @@ def test_a_rate_of_its_own_bars_it_until_there_is_room(hooks: Hooks) -> None:
     assert sent == pytest.approx(10, abs=1)
 
 
+def test_at_an_endpoint_that_is_full_the_most_urgent_goes_next(hooks: Hooks) -> None:
+    hooks.register("acme", in_flight=1)
+    for n in range(30):
+        hooks.queue("acme", key=f"n{n}")
+        hooks.queue("acme", key=f"b{n}", priority="bulk")
+    before = [hooks.take()]
+    assert not hooks.take().sizes, "all are set aside"
+    hooks.put_many("high-", 20, endpoint="acme", priority="high")
+    order: list[str] = []
+    for _ in range(40):
+        hooks.now += 1
+        hooks.succeed(before[-1])
+        before.append(hooks.take())
+        order += before[-1].sizes
+    high = [place for place, message_id in enumerate(order) if message_id.startswith("high-")]
+    assert len(high) == 20
+    assert high[-1] < 27, "some of bulk in between, and nothing normal"
+
+
 # -- trouble --------------------------------------------------------------------------------
 
 

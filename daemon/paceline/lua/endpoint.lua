@@ -23,15 +23,17 @@ end
 -- open, or only wait for their own turn, there is no list: they are found out when they are taken.)
 local function has_waiting(name)
   if redis.call('HEXISTS', K('eo'), name) == 1 then return true end
-  -- What waited in some of these may have left by another way.
-  local aside = K('ef:' .. name)
-  local it = redis.call('SPOP', aside)
-  while it do
-    if redis.call('EXISTS', K('r:' .. it)) == 1 then
-      redis.call('SADD', aside, it)
-      return true
+  for prio = 0, 2 do
+    -- What waited in some of these may have left by another way.
+    local aside = lanes.aside(name, prio)
+    local it = redis.call('SPOP', aside)
+    while it do
+      if redis.call('EXISTS', K('r:' .. it)) == 1 then
+        redis.call('SADD', aside, it)
+        return true
+      end
+      it = redis.call('SPOP', aside)
     end
-    it = redis.call('SPOP', aside)
   end
   for prio = 0, 2 do
     if redis.call('EXISTS', K('r:' .. prio .. ':' .. name)) == 1 then return true end

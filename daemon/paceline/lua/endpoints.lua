@@ -12,7 +12,8 @@
 --   T:eo         hash: endpoint, and lane in order -> how many of its messages are leased
 --   T:eb         zset: endpoint, or lane in order -> until when (us) nothing of it is taken
 --   T:el:<prio>  zset: lanes of which something may be taken, by turn
---   T:ef:<name>  set: '<prio>:<lane>', lanes that only wait for their endpoint
+--   T:ef:<name>, T:ef:<name>/0, T:ef:<name>/2  sets: '<prio>:<lane>', lanes that only wait for their
+--                endpoint: of normal, high and bulk messages
 -- A lane in order is written "acme/key", and "acme/" for what has no key; it has one message leased at
 -- most, and what is tried again waits at its place, with all behind it.
 -- cfg.endpoints is '' (none) or '<in flight> <rate> <burst> <disable after us>'.
@@ -102,8 +103,13 @@ local function make_endpoints(text)
     return order and math.min(1, free) or free, false
   end
 
+  function E.aside(name, prio)
+    prio = tostring(prio)
+    return K('ef:' .. name .. (prio == '1' and '' or '/' .. prio))
+  end
+
   function E.set_aside(prio, lane)
-    redis.call('SADD', K('ef:' .. name_of(lane)), prio .. ':' .. lane)
+    redis.call('SADD', E.aside(name_of(lane), prio), prio .. ':' .. lane)
   end
 
   local function open_lane(prio, lane)
@@ -131,17 +137,25 @@ local function make_endpoints(text)
     return wakes
   end
 
-  -- As many lanes of an endpoint come back as it may have messages leased: others are looked at when
-  -- one of these is done.
+  -- As many lanes of an endpoint come back as it may have messages leased, the most urgent first: others
+  -- are looked at when one of these is done.
   function E.pull(name)
-    local key, free, wakes = K('ef:' .. name), E.free_of(name), false
-    while free > 0 do
-      local it = redis.call('SPOP', key)
-      if not it then break end
-      local prio, lane = string.sub(it, 1, 1), string.sub(it, 3)
-      if redis.call('EXISTS', K('r:' .. prio .. ':' .. lane)) == 1 and E.lane_free(lane) > 0 then
-        wakes = open_lane(prio, lane) or wakes
-        free = free - 1
+    local high, normal, bulk = E.aside(name, 0), E.aside(name, 1), E.aside(name, 2)
+    if redis.call('EXISTS', high, normal, bulk) == 0 then return false end
+    local free, wakes, keys = E.free_of(name), false, {high, normal, bulk}
+    -- One time in ten it is bulk's turn, as where a batch is taken.
+    if tonumber(string.sub(redis.sha1hex(string.format('%s%.0f', name, moment)), 1, 2), 16) < 26 then
+      keys = {bulk, high, normal}
+    end
+    for _, key in ipairs(keys) do
+      while free > 0 do
+        local it = redis.call('SPOP', key)
+        if not it then break end
+        local prio, lane = string.sub(it, 1, 1), string.sub(it, 3)
+        if redis.call('EXISTS', K('r:' .. prio .. ':' .. lane)) == 1 and E.lane_free(lane) > 0 then
+          wakes = open_lane(prio, lane) or wakes
+          free = free - 1
+        end
       end
     end
     return wakes

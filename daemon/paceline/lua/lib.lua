@@ -192,7 +192,7 @@ local function from_ready(m)
     local its_lanes = lanes_of(m.tenant)
     if its_lanes then
       redis.call('ZREM', K('el:' .. m.prio), m.tenant)
-      redis.call('SREM', K('ef:' .. its_lanes.name_of(m.tenant)), m.prio .. ':' .. m.tenant)
+      redis.call('SREM', its_lanes.aside(its_lanes.name_of(m.tenant), m.prio), m.prio .. ':' .. m.tenant)
     end
   end
 end
