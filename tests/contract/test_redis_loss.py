@@ -156,16 +156,21 @@ def test_a_redis_that_takes_nothing_yet_is_told_when_it_does(post: Lossy) -> Non
     assert (post.state("m"), post.counter("lost_sent")) == ("sent", 1)
 
 
-def test_what_one_redis_refuses_for_itself_keeps_nobody_waiting(post: Lossy) -> None:
-    before = post.moment()
-    post.told(post.take().nonce, "retry", "ambiguous:timeout")
-    post.back_to(before)
-    post.client.set("{d}:a:m", "by hand")
+def test_outcomes_that_it_refuses_while_it_takes_others_keep_nobody_waiting(
+    post: Lossy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post.told(post.take().nonce)
+
+    def settle(settlements: list[Settlement]) -> list[str]:
+        if settlements:
+            raise redis.exceptions.ResponseError("not these")
+        return []
+
+    monkeypatch.setattr(post.store, "settle", settle)
     for _ in range(24):
         with pytest.raises(redis.exceptions.ResponseError):
             post.recall.look("second")
     post.recall.look("second")
-    post.client.delete("{d}:a:m")
 
 
 def test_only_the_last_seconds_are_kept(post: Lossy) -> None:

@@ -117,9 +117,11 @@ local function poll_later(item)
 end
 
 -- Whether an attempt is on record that has this text; those of the merged request it was in, too.
+-- pcall: see read().
 local function has_attempt(item, text)
   for _, name in ipairs({item.id, '+' .. item.nonce}) do
-    for _, json in ipairs(redis.call('LRANGE', K('a:' .. name), 0, -1)) do
+    local found = redis.pcall('LRANGE', K('a:' .. name), 0, -1)
+    for _, json in ipairs(found.err and {} or found) do
       if string.find(json, text, 1, true) then return true end
     end
   end
