@@ -144,6 +144,17 @@ def test_a_redis_that_lost_nothing_is_not_changed(post: Lossy, action: str) -> N
     assert post.moment() == before
 
 
+def test_a_record_whose_time_was_over_is_not_lost(
+    post: Lossy, caplog: pytest.LogCaptureFixture
+) -> None:
+    post.told(post.take().nonce)
+    post.now += post.numbers["record_us"]
+    post.client.delete("{d}:m:m")  # as its expiry does
+    post.recall.look("second")
+    assert (post.counter("lost_sent"), caplog.messages) == (0, [])
+    assert not post.client.exists("{d}:m:m")
+
+
 def test_a_redis_that_takes_nothing_yet_is_told_when_it_does(post: Lossy) -> None:
     """Empty, until a daemon has published the configuration."""
     post.told(post.take().nonce)

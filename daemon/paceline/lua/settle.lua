@@ -156,6 +156,8 @@ end
 local function recall(item)
   if item.why ~= 'redis-loss' or #item.sha ~= 20 then return 'gone' end
   if redis.call('EXISTS', K('m:' .. item.id)) == 1 then return 'gone' end
+  -- Not lost: its record had its time.
+  if item.begun > 0 and now - item.begun >= keep_ms * 1000 then return 'repeat' end
   redis.call('SET', K('m:' .. item.id), 'pS' .. item.nonce .. struct.pack('>d', now) .. item.sha
     .. string.sub(item.provider_id, 1, 100), 'PX', keep_ms)
   bump('lost_sent')
