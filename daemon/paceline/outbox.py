@@ -427,6 +427,10 @@ class OutboxStore:
         )
         return Share(int(mine), int(live), int(bucket), float(rate))
 
+    def bury_lapsed(self, worker: str) -> bool:
+        """Buries a worker that has been silent; False where it lives again."""
+        return bool(self._run("slots", "bury_lapsed", worker, 0, "{}"))
+
     # -- operators --------------------------------------------------------------------------
 
     def cancel(self, ids: Sequence[str]) -> list[str]:

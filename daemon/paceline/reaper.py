@@ -101,19 +101,22 @@ class Reaper:
                 return
 
     def _bury(self, census: Census, run_id: str) -> int:
-        suspects = [w for w in census.workers if self._dead_here(w.facts)]
-        lapsed = [w for w in census.workers if not w.live and w not in suspects]
+        dead = [w for w in census.workers if self._dead_here(w.facts)]
+        for worker in dead:
+            self._store.slots("bury", worker.id)
+        lapsed = [w for w in census.workers if not w.live and w not in dead]
         if lapsed:
             connected = self._connected_names()
-            suspects += [w for w in lapsed if _is_gone(w, run_id, connected)]
-        for worker in suspects:
-            self._store.slots("bury", worker.id)
+            gone = (w for w in lapsed if _is_gone(w, run_id, connected))
+            # It may have come back while we looked.
+            dead += [w for w in gone if self._store.bury_lapsed(w.id)]
+        for worker in dead:
             log.warning(
                 "worker %s is dead: its connections are free",
                 worker.id,
                 extra={**self._about("worker_dead"), "worker": worker.id},
             )
-        return len(suspects)
+        return len(dead)
 
     def _tell_changes(self, census: Census) -> None:
         for change in self._changes.since_last(census):

@@ -140,6 +140,26 @@ def test_numbers_that_an_older_version_did_not_know_are_added(place: Place) -> N
     assert place.client.hgetall("{d}:cfg") == before | {b"max_count": b"9"}
 
 
+def test_a_number_of_a_newer_version_does_not_outlive_its_key(place: Place) -> None:
+    place.publish("newer", force=True, novel=5)
+    del place.numbers["novel"]
+    # By an older version, which leaves what it does not know to the newer one's scripts.
+    place.publish("older", force=True)
+    assert place.client.hget("{d}:cfg", "novel") == b"5"
+    assert place.publish("older") == ("same", 2 + 1)
+    assert place.publish("older", keep=True, novel=0) == ("same", 3)
+    assert place.client.hget("{d}:cfg", "novel") == b"0"
+    place.client.hset("{d}:cfg", "novel", 1)
+    place.publish("older", keep=True)
+    assert place.client.hget("{d}:cfg", "novel") == b"1", "known to all by now"
+
+
+def test_a_number_is_added_where_another_one_is_known_no_more(place: Place) -> None:
+    del place.numbers["max_count"]
+    assert place.publish("first", keep=True, novel=9) == ("same", 1)
+    assert place.client.hget("{d}:cfg", "novel") == b"9"
+
+
 def test_the_breaker_of_all_is_gone_where_each_endpoint_has_its_own(place: Place) -> None:
     held = {"breaker": place.now, "hold_kind": "breaker", "hold_why": "x"}
     place.client.hset("{d}:gate", mapping=held | {"probe": "m", "hold_until": place.now + SECOND})

@@ -184,6 +184,25 @@ def test_a_rate_of_its_own_bars_it_until_there_is_room(hooks: Hooks) -> None:
     assert sent == pytest.approx(10, abs=1)
 
 
+def test_at_an_endpoint_that_is_full_the_most_urgent_goes_next(hooks: Hooks) -> None:
+    hooks.register("acme", in_flight=1)
+    for n in range(30):
+        hooks.queue("acme", key=f"n{n}")
+        hooks.queue("acme", key=f"b{n}", priority="bulk")
+    before = [hooks.take()]
+    assert not hooks.take().sizes, "all are set aside"
+    hooks.put_many("high-", 20, endpoint="acme", priority="high")
+    order: list[str] = []
+    for _ in range(40):
+        hooks.now += 1
+        hooks.succeed(before[-1])
+        before.append(hooks.take())
+        order += before[-1].sizes
+    high = [place for place, message_id in enumerate(order) if message_id.startswith("high-")]
+    assert len(high) == 20
+    assert high[-1] < 27, "some of bulk in between, and nothing normal"
+
+
 # -- trouble --------------------------------------------------------------------------------
 
 
@@ -312,6 +331,26 @@ def test_410_disables_it_and_says_so(hooks: Hooks) -> None:
     assert ("endpoint_enabled", "gone") in hooks.told()
 
 
+def test_what_was_under_way_does_not_enable_a_disabled_one(hooks: Hooks) -> None:
+    hooks.register("gone", "moved")
+    hooks.queue("gone", 3)
+    hooks.queue("moved", 3)
+    taken = hooks.take(4)
+    first, second = sorted(i for i in taken.sizes if i.startswith("gone"))
+    hooks.registry.disable(["moved"], "by hand", "ops")
+    hooks.begin(second, taken.nonce)
+    hooks.fail(taken, first, "dead", health="g", label="rejected:410", why="is gone")
+    hooks.settle(second, taken.nonce, "sent", label="sent:200")
+    for message_id in taken.sizes:
+        if message_id.startswith("moved"):
+            hooks.begin(message_id, taken.nonce)
+            hooks.settle(message_id, taken.nonce, "sent", label="sent:200")
+    assert [hooks.seen(name).state for name in ("gone", "moved")] == ["disabled", "disabled"]
+    assert not hooks.take().sizes
+    assert hooks.registry.enable(["gone", "moved"], "ops") == ["enabled", "enabled"]
+    assert hooks.serve() == {"gone": 1, "moved": 1}
+
+
 def test_after_days_of_failure_it_is_disabled(hooks: Hooks) -> None:
     hooks.register("bad")
     for day in range(6):
@@ -385,6 +424,42 @@ def test_an_ordered_endpoint_keeps_its_order_over_retries_and_death(hooks: Hooks
     assert hooks.store.census().counters["sent"] == 3
 
 
+def test_a_replayed_dead_letter_goes_first_again_where_there_is_an_order(hooks: Hooks) -> None:
+    hooks.register("acme")
+    hooks.put_many("m", 3, endpoint="acme", key="k1")
+    taken = hooks.take()
+    hooks.fail(taken, "m0", "dead", health="g", label="rejected:400")
+    assert hooks.store.replay(["m0"]) == ["ready"]
+    assert list(hooks.take().sizes) == ["m0"]
+
+
+def test_a_new_address_keeps_the_order(hooks: Hooks) -> None:
+    hooks.register("acme", ordered=True)
+    hooks.queue("acme", 3)
+    first = hooks.take()
+    hooks.registry.put({"acme": Endpoint(url=URL + "/new", ordered=True)})
+    assert not hooks.take().sizes
+    hooks.succeed(first)
+    assert list(hooks.take().sizes) == ["acme-0-1"]
+
+
+def test_order_begins_when_what_was_out_of_order_is_done(hooks: Hooks) -> None:
+    hooks.register("acme")
+    hooks.queue("acme", 6)
+    first = hooks.take(2)
+    hooks.register("acme", ordered=True)
+    assert not hooks.take().sizes
+    one, two = first.sizes
+    for message_id, then in ((one, 0), (two, 1)):
+        hooks.begin(message_id, first.nonce)
+        hooks.settle(message_id, first.nonce, "sent", label="sent:200")
+        assert len(hooks.take().sizes) == then
+    hooks.register("acme")
+    for _ in range(3):  # a few lanes are looked after each time
+        hooks.advance(1)
+    assert len(hooks.take().sizes) == 3
+
+
 def test_a_worker_that_dies_leaves_the_order_and_the_caps_whole(hooks: Hooks) -> None:
     hooks.register("acme", ordered=True)
     hooks.register("wide")
@@ -432,6 +507,24 @@ def test_the_registry_says_what_it_did(hooks: Hooks) -> None:
     assert hooks.serve() == {"a": 1}, "registered again, what waited is sent"
 
 
+def test_what_has_left_keeps_no_endpoint_from_being_removed(hooks: Hooks) -> None:
+    hooks.register("acme", "late")
+    hooks.queue("acme", 2)
+    hooks.queue("late", 2)
+    hooks.registry.disable(["acme", "late"], "moved", "ops")
+    assert not hooks.take().sizes
+    assert hooks.registry.remove(["acme"]) == ["waits"]
+    assert set(hooks.store.cancel(["acme-0-0", "acme-0-1"])) == {"cancelled"}
+    assert hooks.registry.remove(["acme"]) == ["removed"]
+    # Opened again by whoever looks after lanes, it waits in one place and is sent from another.
+    hooks.client.sadd("{d}:ef:late", "1:late")
+    hooks.registry.enable(["late"], "ops")
+    hooks.client.sadd("{d}:ef:late", "1:late")
+    assert hooks.serve() == {"late": 2}
+    assert hooks.registry.remove(["late"]) == ["removed"]
+    assert not list(hooks.client.scan_iter("{d}:ef:*"))
+
+
 def test_more_in_flight_holds_at_once(hooks: Hooks) -> None:
     hooks.register("acme", in_flight=1)
     hooks.queue("acme", 9)
@@ -453,6 +546,22 @@ def test_tenants_become_endpoints_and_wait_until_they_are_registered(
         post.now += SECOND
         post.store.promote(100)
     assert list(post.take().sizes) == ["a"]
+
+
+def test_what_ends_while_there_are_no_endpoints_takes_no_place_for_ever(hooks: Hooks) -> None:
+    hooks.register("acme", "other")
+    hooks.queue("acme", 6)
+    hooks.queue("other", 1)
+    taken = hooks.take()
+    assert len(taken.sizes) == 5
+    hooks.store.publish_config("none", {}, hooks.numbers | {"endpoints": ""}, force=True)
+    for message_id in taken.sizes:
+        if message_id.startswith("acme"):
+            hooks.begin(message_id, taken.nonce)
+            hooks.settle(message_id, taken.nonce, "sent")
+    hooks.store.publish_config("again", {}, hooks.numbers, force=True)
+    assert [hooks.seen(name).leased for name in ("acme", "other")] == [0, 1]
+    assert len(hooks.take().sizes) == 2
 
 
 @pytest.mark.parametrize("seed", range(3))

@@ -144,6 +144,46 @@ def test_a_redis_that_lost_nothing_is_not_changed(post: Lossy, action: str) -> N
     assert post.moment() == before
 
 
+def test_a_record_whose_time_was_over_is_not_lost(
+    post: Lossy, caplog: pytest.LogCaptureFixture
+) -> None:
+    post.told(post.take().nonce)
+    post.now += post.numbers["record_us"]
+    post.client.delete("{d}:m:m")  # as its expiry does
+    post.recall.look("second")
+    assert (post.counter("lost_sent"), caplog.messages) == (0, [])
+    assert not post.client.exists("{d}:m:m")
+
+
+def test_a_redis_that_takes_nothing_yet_is_told_when_it_does(post: Lossy) -> None:
+    """Empty, until a daemon has published the configuration."""
+    post.told(post.take().nonce)
+    post.client.delete(*post.client.keys("{d}*"))
+    for _ in range(60):
+        with pytest.raises(redis.exceptions.ResponseError):
+            post.recall.look("second")
+    post.store.publish_config("digest", {}, post.numbers)
+    post.recall.look("second")
+    assert (post.state("m"), post.counter("lost_sent")) == ("sent", 1)
+
+
+def test_outcomes_that_it_refuses_while_it_takes_others_keep_nobody_waiting(
+    post: Lossy, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    post.told(post.take().nonce)
+
+    def settle(settlements: list[Settlement]) -> list[str]:
+        if settlements:
+            raise redis.exceptions.ResponseError("not these")
+        return []
+
+    monkeypatch.setattr(post.store, "settle", settle)
+    for _ in range(24):
+        with pytest.raises(redis.exceptions.ResponseError):
+            post.recall.look("second")
+    post.recall.look("second")
+
+
 def test_only_the_last_seconds_are_kept(post: Lossy) -> None:
     post.told(post.take().nonce)
     before = post.moment()

@@ -287,6 +287,23 @@ def test_a_sent_after_the_end_is_counted_once(post: Post) -> None:
     assert post.store.census().counters["sent_after_end"] == 1
 
 
+def test_a_record_of_attempts_that_is_none_stops_no_call_half_way(post: Post) -> None:
+    post.put_many("m", 2)
+    first = post.take(1)
+    assert post.begin("m0", first.nonce) == "go"
+    post.reap(after_s=40)
+    post.store.slots("beat", "ann", 0)
+    second = post.take(1)
+    assert post.begin("m1", second.nonce) == "go"
+    post.client.set("{d}:a:m0", "by hand")
+    both = [
+        Settlement(id="m1", nonce=second.nonce, action="sent"),
+        Settlement(id="m0", nonce="another's-nonce-", action="sent"),
+    ]
+    assert post.store.settle(both) == ["ok", "won"]
+    assert post.store.census().law["sent"] == 2
+
+
 def test_settling_again_moves_no_counter(post: Post) -> None:
     post.put_many("m", 3)
     taken = post.take()

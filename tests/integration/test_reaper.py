@@ -147,6 +147,27 @@ def test_two_reapers_reap_once(bench: Bench) -> None:
     assert bench.store.census().daemons == 2
 
 
+def test_one_that_comes_back_while_it_is_looked_at_is_not_buried(
+    bench: Bench, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    bench.worker("w", 3)
+    looked, look = [], bench.client.client_list
+
+    def slowly() -> Any:
+        found = look()
+        looked.append(bench.workers())
+        bench.worker("w", 3)
+        return found
+
+    monkeypatch.setattr(bench.client, "client_list", slowly)
+    bench.pass_s(LEASE_S + 3)
+    assert looked == [{"w": False}]
+    assert bench.workers() == {"w": True}
+    monkeypatch.undo()
+    bench.pass_s(LEASE_S + 3)
+    assert bench.workers() == {}
+
+
 def test_the_dead_are_buried_and_the_frozen_are_not(bench: Bench) -> None:
     """Frozen: silent, but its Redis connections stand. Gone: they are closed. Dead: seen here."""
     bench.worker("frozen", 3)

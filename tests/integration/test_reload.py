@@ -130,6 +130,7 @@ def test_a_new_engine_goes_on_where_the_old_one_stopped(redis_url: str, stage: S
         assert "url, connections changed" in waits()
         stage.send(line, 20)
         stage.check(line, other)
+        assert len(runtime.engine.recall) == 80, "what the old one told Redis is forgotten"
         assert len(stage.provider.shown) == 10, "more was begun than was on the wire"
         assert other.peer.most_open <= 3
         [after] = line.store.census().workers

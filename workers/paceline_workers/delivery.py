@@ -44,6 +44,10 @@ _EXCERPT_BYTES = 2048
 #: Requests that other connections may have on their way while a RateLimit header is read.
 _UNDER_WAY = 10
 
+#: What goes back because nobody knows where its endpoint is rests for so long: it would be taken
+#: again at once.
+_UNKNOWN_REST_S = 0.25
+
 #: A merged request that a provider refuses so is sent again in two.
 _REFUSED = (Kind.REJECTED, Kind.TOO_LARGE)
 
@@ -115,8 +119,10 @@ class Delivery:
             if self._book is not None:
                 address = self._find(self._book, leased)
                 if address is None:
-                    # Registered no more: Redis lets it rest. Or not to be known: Redis is away.
-                    return Settlement(id=leased.id, nonce=leased.nonce, action="back")
+                    # Registered no more, or not to be read, or not to be known: Redis is away.
+                    return Settlement(
+                        id=leased.id, nonce=leased.nonce, action="back", delay_s=_UNKNOWN_REST_S
+                    )
             rendered = packed(self._render(leased, address), self._route.gzip_from_bytes)
         except PayloadError as error:
             return self._unfit(leased, error)

@@ -60,8 +60,9 @@ class Engine:
     """Sends the messages of one destination until it is stopped.
 
     ``environ`` is where secrets named by the configuration are found; ``worker`` the name under
-    which messages are taken. ``stopping`` ends it: set it, then call ``stop``. Raises ConfigError
-    (a secret is missing, or ca_file cannot be used) when built. Threads are started by ``start``.
+    which messages are taken; ``recall`` what this process has told Redis, which outlives it.
+    ``stopping`` ends it: set it, then call ``stop``. Raises ConfigError (a secret is missing, or
+    ca_file cannot be used) when built. Threads are started by ``start``.
     """
 
     def __init__(
@@ -72,6 +73,7 @@ class Engine:
         *,
         worker: str,
         clock: Clock,
+        recall: Recall,
         trace: WireTrace | None = None,
     ) -> None:
         self.destination = destination
@@ -93,7 +95,7 @@ class Engine:
         self._network = Network(certificates=self._book is None)
         # Without the values in their queries: keys are sometimes sent there.
         self._shown_urls: list[str] = destination.public()["urls"]
-        self.recall = Recall(store, clock.elapsed_s)
+        self.recall = recall
         self.pool = self._make_pool()
         self.sender = self._make_sender()
         self._taker = BatchTaker(store, worker, self.sender, clock=clock, stopping=self.stopping)

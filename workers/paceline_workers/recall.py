@@ -26,7 +26,8 @@ from paceline.outbox import OutboxStore
 KEPT_S = 10.0
 KEPT_MOST = 5000
 _IN_ONE_CALL = 64
-#: Calls that one Redis may refuse before it is left in peace: it must not keep others waiting.
+#: Calls that one Redis, which takes others, may refuse before it is left in peace: that must not
+#: keep others waiting.
 _TRIES = 25
 
 log = logging.getLogger("paceline.recall")
@@ -69,6 +70,9 @@ class Recall:
                 try:
                     self._tell_again()
                 except ResponseError:
+                    # Raises where it takes nothing at all: a replica, a full disk, one that came
+                    # back empty and knows no configuration yet. Nothing begins there either.
+                    self._store.settle([])
                     self._refused += 1
                     if self._refused < _TRIES:
                         raise

@@ -43,6 +43,7 @@ from paceline_workers import jobs
 from paceline_workers.engine import Engine
 from paceline_workers.heartbeat import Heartbeat
 from paceline_workers.providers.registry import build
+from paceline_workers.recall import Recall
 from paceline_workers.recipe import recipe_of
 from paceline_workers.trace import WireTrace
 from paceline_workers.worker import PacelineWorker
@@ -95,6 +96,8 @@ class WorkerRuntime:
         self._standing = Standing(log, self._clock.monotonic_s)
         #: Totals of engines that are no more.
         self._past: Counter[str] = Counter()
+        #: What any of them told Redis, which may come back without it.
+        self._recall = Recall(self.store, self._clock.elapsed_s)
         #: Held while an invitation is carried out; and by a reload, so that none is.
         self._taking = threading.Lock()
         self._changing = threading.Lock()
@@ -254,6 +257,7 @@ class WorkerRuntime:
             self.store,
             worker=self.name,
             clock=self._clock,
+            recall=self._recall,
             trace=self._trace,
         )
 
@@ -264,7 +268,7 @@ class WorkerRuntime:
         destination = self.engine.destination
         run_id = self._facts_pin.current_run_id()
         # One that has nothing to send would not notice a restart of Redis.
-        self.engine.recall.look(run_id)
+        self._recall.look(run_id)
         return {
             **identity(),
             "config": digest(destination),

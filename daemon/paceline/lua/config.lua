@@ -13,16 +13,19 @@
 -- Returns {'published', version} | {'same', version} | {'differs', version, JSON in force}
 T = KEYS[1]
 local now, digest, mode = clock(ARGV[1]), ARGV[2], ARGV[4]
-local old = redis.call('HMGET', K('cfg'), 'digest', 'version', 'json', 'rate', 'pace')
+local old = redis.call('HMGET', K('cfg'), 'digest', 'version', 'json', 'rate', 'pace', 'endpoints', 'unknown')
+local names = {}
+for i = 5, #ARGV, 2 do names[#names + 1] = ARGV[i] end
 if old[1] == digest then
-  -- By a version that did not know of some: they are at their defaults (config_digest.py).
-  if redis.call('HLEN', K('cfg')) < 3 + (#ARGV - 4) / 2 then
-    for i = 5, #ARGV, 2 do
-      if redis.call('HEXISTS', K('cfg'), ARGV[i]) == 0 then
-        redis.call('HSET', K('cfg'), ARGV[i], ARGV[i + 1])
-      end
-    end
+  -- By a version that did not know of some: they are at their defaults (config_digest.py), whatever one
+  -- before it wrote there.
+  local there, unknown = redis.call('HMGET', K('cfg'), unpack(names)), ' ' .. (old[7] or '') .. ' '
+  for i, name in ipairs(names) do
+    local from, upto = string.find(unknown, ' ' .. name .. ' ', 1, true)
+    if from then unknown = string.sub(unknown, 1, from) .. string.sub(unknown, upto + 1) end
+    if from or not there[i] then redis.call('HSET', K('cfg'), name, ARGV[4 + 2 * i]) end
   end
+  if old[7] then redis.call('HSET', K('cfg'), 'unknown', string.match(unknown, '^ *(.-) *$')) end
   return {'same', tonumber(old[2])}
 end
 local busy = redis.call('ZCOUNT', K('workers'), '(' .. string.format('%.0f', now), '+inf')
@@ -31,8 +34,18 @@ if old[1] and (mode == 'keep' or (busy > 0 and mode ~= '1')) then
   return {'differs', tonumber(old[2]), old[3]}
 end
 local version = tonumber(old[2] or 0) + 1
-local fields = {'digest', digest, 'version', version, 'json', ARGV[3]}
+local fields, known = {'digest', digest, 'version', version, 'json', ARGV[3]}, {unknown = true}
 for i = 5, #ARGV do fields[#fields + 1] = ARGV[i] end
+for i = 1, #fields, 2 do known[fields[i]] = true end
+local unknown = {}
+for _, name in ipairs(redis.call('HKEYS', K('cfg'))) do
+  if not known[name] then unknown[#unknown + 1] = name end
+end
+redis.call('HDEL', K('cfg'), 'unknown')
+if unknown[1] then
+  fields[#fields + 1] = 'unknown'
+  fields[#fields + 1] = table.concat(unknown, ' ')
+end
 redis.call('HSET', K('cfg'), unpack(fields))
 local cfg = redis.call('HMGET', K('cfg'), 'burst', 'connections', 'reserve', 'rate', 'pace', 'poll_us', 'events', 'endpoints')
 if tonumber(cfg[6] or 0) == 0 then redis.call('UNLINK', K('poll')) end
@@ -47,6 +60,12 @@ if (cfg[8] or '') ~= '' and redis.call('HDEL', K('gate'), 'breaker') == 1 then
   if redis.call('HGET', K('gate'), 'hold_kind') == 'breaker' then
     redis.call('HDEL', K('gate'), 'hold_until', 'hold_kind', 'hold_why', 'hold_since')
   end
+end
+-- While there were none, nobody counted what is leased of each.
+if (cfg[8] or '') ~= '' and (old[6] or '') == '' then
+  lanes_as(cfg[8])
+  lanes.recount(read)
+  write_tally()
 end
 local burst, reserve = tonumber(cfg[1]), tonumber(cfg[3])
 

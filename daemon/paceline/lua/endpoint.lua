@@ -22,8 +22,18 @@ end
 -- Something of its plain lane, or of one by key that waits for it, or is leased. (Of lanes by key that are
 -- open, or only wait for their own turn, there is no list: they are found out when they are taken.)
 local function has_waiting(name)
-  if redis.call('EXISTS', K('ef:' .. name)) == 1 or redis.call('HEXISTS', K('eo'), name) == 1 then
-    return true
+  if redis.call('HEXISTS', K('eo'), name) == 1 then return true end
+  for prio = 0, 2 do
+    -- What waited in some of these may have left by another way.
+    local aside = lanes.aside(name, prio)
+    local it = redis.call('SPOP', aside)
+    while it do
+      if redis.call('EXISTS', K('r:' .. it)) == 1 then
+        redis.call('SADD', aside, it)
+        return true
+      end
+      it = redis.call('SPOP', aside)
+    end
   end
   for prio = 0, 2 do
     if redis.call('EXISTS', K('r:' .. prio .. ':' .. name)) == 1 then return true end
@@ -47,6 +57,7 @@ function DO.enable(name)
   if not lanes.registered(name) then return 'unknown' end
   local disabled, state = lanes.trouble_of(name)
   lanes.is_well(name)
+  redis.call('HDEL', K('es'), name)
   redis.call('ZREM', K('eb'), name)
   lanes.left[name] = true
   if disabled then tell('endpoint_enabled', name, {'reason', 'by ' .. string.sub(who, 1, 100)}) end
@@ -60,7 +71,12 @@ function DO.disable(name, why)
   return 'disabled'
 end
 
-local words = {}
+local function is_ordered(json)
+  local fine, it = pcall(cjson.decode, json or '')
+  return fine and type(it) == 'table' and it.ordered == true
+end
+
+local words, recount = {}, false
 if op == 'put' then
   for i = 4, #ARGV, 2 do
     local name, json = ARGV[i], ARGV[i + 1]
@@ -68,8 +84,10 @@ if op == 'put' then
     words[#words + 1] = not old and 'new' or old == json and 'same' or 'changed'
     redis.call('HSET', K('ep'), name, json)
     if old ~= json then
-      -- Counted by its order, which may be another one now; and its trouble may have been the old address.
-      redis.call('HDEL', K('eo'), name .. '/')
+      -- Of one that was not in order what is leased was not counted so; nor while it was not registered.
+      recount = recount or is_ordered(old) ~= is_ordered(json)
+        and redis.call('HEXISTS', K('eo'), name) + redis.call('HEXISTS', K('eo'), name .. '/') > 0
+      -- Its trouble may have been the old address.
       if not lanes.trouble_of(name) then
         redis.call('HDEL', K('es'), name)
         redis.call('ZREM', K('eb'), name)
@@ -77,6 +95,7 @@ if op == 'put' then
     end
     lanes.left[name] = true
   end
+  if recount then lanes.recount(read) end
 elseif DO[op] then
   for i = 5, #ARGV do words[#words + 1] = DO[op](ARGV[i], ARGV[4]) end
 else

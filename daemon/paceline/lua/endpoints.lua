@@ -12,7 +12,8 @@
 --   T:eo         hash: endpoint, and lane in order -> how many of its messages are leased
 --   T:eb         zset: endpoint, or lane in order -> until when (us) nothing of it is taken
 --   T:el:<prio>  zset: lanes of which something may be taken, by turn
---   T:ef:<name>  set: '<prio>:<lane>', lanes that only wait for their endpoint
+--   T:ef:<name>, T:ef:<name>/0, T:ef:<name>/2  sets: '<prio>:<lane>', lanes that only wait for their
+--                endpoint: of normal, high and bulk messages
 -- A lane in order is written "acme/key", and "acme/" for what has no key; it has one message leased at
 -- most, and what is tried again waits at its place, with all behind it.
 -- cfg.endpoints is '' (none) or '<in flight> <rate> <burst> <disable after us>'.
@@ -127,8 +128,13 @@ local function make_endpoints(text)
     return order and math.min(1, free) or free, false
   end
 
+  function E.aside(name, prio)
+    prio = tostring(prio)
+    return K('ef:' .. name .. (prio == '1' and '' or '/' .. prio))
+  end
+
   function E.set_aside(prio, lane)
-    redis.call('SADD', K('ef:' .. name_of(lane)), prio .. ':' .. lane)
+    redis.call('SADD', E.aside(name_of(lane), prio), prio .. ':' .. lane)
   end
 
   local function open_lane(prio, lane)
@@ -156,17 +162,25 @@ local function make_endpoints(text)
     return wakes
   end
 
-  -- As many lanes of an endpoint come back as it may have messages leased: others are looked at when
-  -- one of these is done.
+  -- As many lanes of an endpoint come back as it may have messages leased, the most urgent first: others
+  -- are looked at when one of these is done.
   function E.pull(name)
-    local key, free, wakes = K('ef:' .. name), E.free_of(name), false
-    while free > 0 do
-      local it = redis.call('SPOP', key)
-      if not it then break end
-      local prio, lane = string.sub(it, 1, 1), string.sub(it, 3)
-      if redis.call('EXISTS', K('r:' .. prio .. ':' .. lane)) == 1 and E.lane_free(lane) > 0 then
-        wakes = open_lane(prio, lane) or wakes
-        free = free - 1
+    local high, normal, bulk = E.aside(name, 0), E.aside(name, 1), E.aside(name, 2)
+    if redis.call('EXISTS', high, normal, bulk) == 0 then return false end
+    local free, wakes, keys = E.free_of(name), false, {high, normal, bulk}
+    -- One time in ten it is bulk's turn, as where a batch is taken.
+    if tonumber(string.sub(redis.sha1hex(string.format('%s%.0f', name, moment)), 1, 2), 16) < 26 then
+      keys = {bulk, high, normal}
+    end
+    for _, key in ipairs(keys) do
+      while free > 0 do
+        local it = redis.call('SPOP', key)
+        if not it then break end
+        local prio, lane = string.sub(it, 1, 1), string.sub(it, 3)
+        if redis.call('EXISTS', K('r:' .. prio .. ':' .. lane)) == 1 and E.lane_free(lane) > 0 then
+          wakes = open_lane(prio, lane) or wakes
+          free = free - 1
+        end
       end
     end
     return wakes
@@ -185,6 +199,20 @@ local function make_endpoints(text)
       if left < 1 then redis.call('HDEL', K('eo'), field) end
     end
     if by < 0 then E.left[lane] = true end
+  end
+
+  -- How many are leased is counted anew, by what batches hold. `read_message` is lib.lua's.
+  function E.recount(read_message)
+    for _, field in ipairs(redis.call('HKEYS', K('eo'))) do
+      E.left[string.match(field, '^(.-)/?$')] = true
+    end
+    redis.call('DEL', K('eo'))
+    for _, nonce in ipairs(redis.call('ZRANGE', K('batches'), 0, -1)) do
+      for _, id in ipairs(redis.call('SMEMBERS', K('b:' .. nonce))) do
+        local m = read_message(id)
+        if m and m.tenant ~= '' then E.count(m.tenant, 1) end
+      end
+    end
   end
 
   -- At the end of a script, when all is known of them: lanes of which a message was leased and is no
@@ -211,9 +239,10 @@ local function make_endpoints(text)
     tell('endpoint_disabled', name, {'reason', why})
   end
 
+  -- A disabled one stays so, whatever becomes of what was under way.
   function E.is_well(name)
-    local _, state = E.trouble_of(name)
-    if not state then return end
+    local disabled, state = E.trouble_of(name)
+    if disabled or not state then return end
     redis.call('HDEL', K('es'), name)
     redis.call('ZREM', K('eb'), name)
     E.left[name] = true

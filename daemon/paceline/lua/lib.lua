@@ -190,7 +190,11 @@ local function from_ready(m)
   redis.call('ZREM', place, m.id)
   if redis.call('EXISTS', place) == 0 then
     redis.call('ZREM', K('t:' .. m.prio), m.tenant)
-    if lanes_of(m.tenant) then redis.call('ZREM', K('el:' .. m.prio), m.tenant) end
+    local its_lanes = lanes_of(m.tenant)
+    if its_lanes then
+      redis.call('ZREM', K('el:' .. m.prio), m.tenant)
+      redis.call('SREM', its_lanes.aside(its_lanes.name_of(m.tenant), m.prio), m.prio .. ':' .. m.tenant)
+    end
   end
 end
 

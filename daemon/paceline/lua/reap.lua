@@ -35,22 +35,6 @@ if seen[2] ~= run or now - last > GAP_US or now < last then
 end
 
 local back, ambiguous, wakes, vanished = 0, 0, false, false
--- Who deletes a message by hand takes its lane along: how many of each are leased is counted anew.
-local function recount_lanes()
-  lanes_as(redis.call('HGET', K('cfg'), 'endpoints'))
-  if not lanes then return end
-  for _, field in ipairs(redis.call('HKEYS', K('eo'))) do
-    lanes.left[string.match(field, '^(.-)/?$')] = true
-  end
-  redis.call('DEL', K('eo'))
-  for _, nonce in ipairs(redis.call('ZRANGE', K('batches'), 0, -1)) do
-    for _, id in ipairs(redis.call('SMEMBERS', K('b:' .. nonce))) do
-      local m = read(id)
-      if m and m.tenant ~= '' then lanes.count(m.tenant, 1) end
-    end
-  end
-end
-
 local function reap_begun(m, nonce, worker)
   local count, merged = weight_of(m), is_request(m.id)
   local record = cjson.encode({outcome = 'ambiguous', reason = 'lease-expired',
@@ -112,7 +96,11 @@ for _, nonce in ipairs(redis.call('ZRANGEBYSCORE', K('batches'), '-inf', now)) d
     end
   end
 end
-if vanished then recount_lanes() end
+if vanished then
+  -- Who deletes a message by hand takes its lane along.
+  lanes_as(redis.call('HGET', K('cfg'), 'endpoints'))
+  if lanes then lanes.recount(read) end
+end
 bump('reaped', back + ambiguous)
 bump('ambiguous_reaped', ambiguous)
 bump('returned', back)

@@ -18,7 +18,11 @@ for i = 2, #ARGV do
   else
     leave(m)
     m.tries, m.flag, m.nonce = 0, '-', NO_NONCE
-    m.seq = redis.call('HINCRBY', K('n'), 'seq', 1)
+    local its_lanes = lanes_of(m.tenant)
+    -- To the end, as if new; what is to be in order, to its place.
+    if not (its_lanes and its_lanes.order_of(m.tenant)) then
+      m.seq = redis.call('HINCRBY', K('n'), 'seq', 1)
+    end
     -- max_age counts from the replay: an operator asked for it knowing its age.
     redis.call('SETRANGE', K('m:' .. m.id), 24, struct.pack('>dd', m.seq, now))
     if to_ready(m) then

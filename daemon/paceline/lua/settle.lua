@@ -117,9 +117,11 @@ local function poll_later(item)
 end
 
 -- Whether an attempt is on record that has this text; those of the merged request it was in, too.
+-- pcall: see read().
 local function has_attempt(item, text)
   for _, name in ipairs({item.id, '+' .. item.nonce}) do
-    for _, json in ipairs(redis.call('LRANGE', K('a:' .. name), 0, -1)) do
+    local found = redis.pcall('LRANGE', K('a:' .. name), 0, -1)
+    for _, json in ipairs(found.err and {} or found) do
       if string.find(json, text, 1, true) then return true end
     end
   end
@@ -154,6 +156,8 @@ end
 local function recall(item)
   if item.why ~= 'redis-loss' or #item.sha ~= 20 then return 'gone' end
   if redis.call('EXISTS', K('m:' .. item.id)) == 1 then return 'gone' end
+  -- Not lost: its record had its time.
+  if item.begun > 0 and now - item.begun >= keep_ms * 1000 then return 'repeat' end
   redis.call('SET', K('m:' .. item.id), 'pS' .. item.nonce .. struct.pack('>d', now) .. item.sha
     .. string.sub(item.provider_id, 1, 100), 'PX', keep_ms)
   bump('lost_sent')

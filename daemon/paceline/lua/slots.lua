@@ -19,12 +19,18 @@
 --       leave  stopped cleanly, everything settled or given back; of its facts only totals count
 --       bury   known dead (its process is gone): its slots are free and owe nothing, and its leases
 --              end now, for it will neither renew nor settle
--- Returns {allowance, live workers, bucket size K, requests/s now as text}
+--       bury_lapsed  the same of one that seemed dead because it was silent; unless it lives again
+-- Returns {allowance, live workers, bucket size K, requests/s now as text}; {} where it lives again
 T = KEYS[1]
 local now, op, me, open = clock(ARGV[1]), ARGV[2], ARGV[3], tonumber(ARGV[4])
 local cfg = redis.call('HMGET', K('cfg'), 'lease_us', 'connections', 'burst', 'reserve', 'rate')
 local lease_us, most, burst = tonumber(cfg[1]), tonumber(cfg[2]), tonumber(cfg[3])
 local gate = redis.call('HMGET', K('gate'), 'rate_set', 'pace', 'conc')
+
+if op == 'bury_lapsed' then
+  if tonumber(redis.call('ZSCORE', K('workers'), me) or 0) > now then return {} end
+  op = 'bury'
+end
 
 local function totals_of(json)
   local ok, facts = pcall(cjson.decode, json or '')
