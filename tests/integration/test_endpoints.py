@@ -198,16 +198,3 @@ def test_no_private_address_is_connected_to_however_it_is_registered(
         assert "not a public address" in str(found.history[-1]["reason"])
         line.store.drop(["a"])
     assert not them.requests
-
-
-def test_one_whose_address_nobody_can_read_costs_next_to_nothing(
-    redis_url: str, tmp_path: Path
-) -> None:
-    with Line(redis_url, hooks(tmp_path)) as line:
-        line.client.hset(f"{{{NAME}}}:ep", "acme", '{"address": "by hand"}')
-        line.send({"n": 1}, id="a", endpoint="acme")
-        returned = lambda: line.store.census().counters.get("returned", 0)  # noqa: E731
-        until(lambda: returned() > 0, 8, "it comes back")
-        before = returned()
-        time.sleep(0.4)
-        assert returned() - before <= 5
