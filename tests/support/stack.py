@@ -66,7 +66,8 @@ class Stack:
     #: With ``up``: the folder of the embedded server, which is its own then.
     data: Path | None = None
     server: EmbeddedServer = field(init=False)
-    guarded: Guarded = field(init=False)
+    guarded: Guarded | None = field(init=False, default=None)
+    _guarded_servers: Sequence[EmbeddedServer] = field(init=False, default=())
     accepted: dict[str, bytes] = field(default_factory=dict)
 
     def __enter__(self) -> Self:
@@ -92,8 +93,6 @@ class Stack:
 
     def _start(self) -> None:
         self.url = self.redis_url
-        self.guarded: Guarded | None = None
-        self._guarded_servers: Sequence[EmbeddedServer] = ()
         if self.its_rights is not None:
             self.guarded, self._guarded_servers = self.its_rights
         if not self.url and self.data is None:
