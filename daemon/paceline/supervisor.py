@@ -19,7 +19,8 @@ from dataclasses import dataclass, field
 
 log = logging.getLogger("paceline.up")
 
-_FIRST_S, _MOST_S, _WELL_AFTER_S = 1.0, 10.0, 10.0
+#: Whatever was killed how often before, recovery stays below ten seconds.
+_FIRST_S, _MOST_S, _WELL_AFTER_S = 1.0, 5.0, 10.0
 _LOOK_S = 0.1
 
 #: A child whose parent's pid is no longer this one stops by itself (see ``watch_parent``).
