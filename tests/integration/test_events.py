@@ -9,12 +9,13 @@ import threading
 import time
 from collections import Counter
 from collections.abc import Callable, Iterator
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
 import redis
 
-from paceline import Outbox
+from paceline import Outbox, event_reader
 from paceline.cli.events import event_text
 from paceline.client import Status
 from paceline.connect import connect
@@ -250,14 +251,18 @@ def test_what_a_dead_consumer_held_goes_to_another(told: OutboxStore, outbox: Ou
 
 
 def test_a_slow_consumer_does_not_handle_what_another_took_over(
-    told: OutboxStore, outbox: Outbox, redis_client: redis.Redis
+    told: OutboxStore, outbox: Outbox, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     put(told, "a", "b")
-    slow = outbox.events("api", "g", consumer="slow", block_s=0, claim_after_s=0.01)
+    held_s = 0.0
+    clock = SimpleNamespace(monotonic=lambda: time.monotonic() + held_s)
+    monkeypatch.setattr(event_reader, "time", clock)
+    slow = outbox.events("api", "g", consumer="slow", block_s=0, claim_after_s=30)
     assert next(slow).id == "a"
     quick = outbox.events("api", "g", consumer="quick", block_s=2, claim_after_s=0.01)
     assert [next(quick).id, next(quick).id] == ["a", "b"]
     put(told, "c")
+    held_s = 11.0  # the slow one comes back from what it did with "a"
     assert [event.id for event in slow] == ["c"]
 
 
