@@ -29,7 +29,9 @@ def _run_with_freeze(stack: Stack) -> dict[float, float]:
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize(("burst", "connections"), [(150, 10), (12, 10)])
+@pytest.mark.parametrize(
+    ("burst", "connections"), [(150, 10), pytest.param(12, 10, marks=pytest.mark.long)]
+)
 def test_no_window_exceeds_the_bucket_after_a_freeze(
     tmp_path: Path, burst: int, connections: int
 ) -> None:

@@ -80,6 +80,7 @@ def test_a_tiny_one_of_all_contestants(tmp_path: Path) -> None:
     assert attached_url(folder / "always" / "redis") is None
 
 
+@pytest.mark.long
 def test_a_tiny_one_of_the_other_sections() -> None:
     code, report, _ = bench(
         *TINY,

@@ -39,6 +39,7 @@ def excess(turn: dict[str, Any]) -> dict[float, float]:
     return {window["window_s"]: window["excess"] for window in turn["windows"]}
 
 
+@pytest.mark.long
 def test_paceline_keeps_its_pace_through_a_freeze(tmp_path: Path) -> None:
     folder = tmp_path / "run"
     report = pacing(
@@ -68,6 +69,7 @@ def test_a_bucket_at_dispatch_lets_go_at_once_what_waited_for_frozen_workers() -
     assert excess(turn)[0.1] > 0
 
 
+@pytest.mark.long
 @pytest.mark.needs("node", "npm")
 def test_bullmq_takes_part() -> None:
     done = run(

@@ -254,6 +254,7 @@ def test_hadolint_has_nothing_against_the_dockerfile(tmp_path: Path) -> None:
     assert _run(BIN / "hadolint", worse).returncode == 1
 
 
+@pytest.mark.long
 def test_the_dockerfiles_own_steps_make_an_environment_that_runs(tmp_path: Path) -> None:
     text = (DEPLOY / "Dockerfile").read_text(encoding="utf-8").replace("\\\n", " ")
     builder = text.split("\nFROM ")[1]

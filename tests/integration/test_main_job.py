@@ -13,7 +13,14 @@ FAULTS = "500:2%,reset_after:1%,429:0.5%:retry_after=1"
 
 
 @pytest.mark.timeout(120)
-@pytest.mark.parametrize("up", [False, True], ids=["daemon-and-two-workers", "up"])
+@pytest.mark.parametrize(
+    "up",
+    [
+        pytest.param(False, id="daemon-and-two-workers"),
+        # `make run` does it too.
+        pytest.param(True, id="up", marks=pytest.mark.long),
+    ],
+)
 def test_all_is_sent_once_or_explained_at_the_pace(tmp_path: Path, up: bool) -> None:
     with Stack(tmp_path, rate=100.0, burst=20, up=up, daemons=2, faults=FAULTS) as stack:
         stack.send(600)
