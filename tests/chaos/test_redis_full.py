@@ -40,14 +40,18 @@ def test_a_full_redis_refuses_what_is_new_and_drains(tmp_path: Path) -> None:
     with Stack(tmp_path, rate=RATE, burst=300, workers=1, latency="10-30ms") as stack:
         processes = [*stack.daemon_processes, *stack.worker_processes]
         stack.store.hold("pause")
-        # Some 400 messages fit below three quarters; the daemon finds that within half a second.
-        stack.client.config_set("maxmemory", int((_used(stack) + 2 * MEGABYTE) / 0.75))
-        early, refused = _send(stack, "m", 5000)
+        # Some 400 messages fit below three quarters; the daemon looks twice a second.
+        early, shut_at = 0, _used(stack) + 2 * MEGABYTE
+        stack.client.config_set("maxmemory", int(shut_at / 0.75))
+        while _used(stack) < shut_at:
+            assert _send(stack, f"m-{early}", 20) == (20, None)
+            early += 20
+        until(lambda: stack.store.census().intake_shut() is not None, 5, "intake is shut")
+        _, refused = _send(stack, "m", 1)
         assert refused is not None
         assert "of Redis's memory is used, and intake stops at 75%" in refused.limit
         assert 5 <= refused.retry_after_s <= 60
         assert early >= 300
-        assert stack.store.census().intake_shut() is not None
 
         # Some are in flight, the rest waits, and there is no memory at all.
         stack.store.hold("resume")

@@ -1,9 +1,9 @@
 """Two versions. One of the same layout, which knows a key more and has a newer function library,
 takes over process by process, under load, and so back: side by side they lose and repeat nothing.
 
-The one before the function library's last change, from the history: the upgrade that stops all
-first (docs/operations.md), and the way back, the same. Started beside the newer processes it is
-refused, and says why."""
+The one before the layout's last change, from the history: the upgrade that stops all first
+(docs/operations.md), and the way back, the same. Started beside the newer processes it is refused,
+and says why."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ from support.stack import Producer, Stack
 from support.wait import until
 
 ROOT = Path(__file__).parents[2]
-_SCRIPTS = "daemon/paceline/scripts.py"
+_DIGEST = "daemon/paceline/config_digest.py"
 
 MORE = """
 lease_s = 4.0
@@ -42,8 +42,8 @@ def _git(*words: str) -> str:
 
 @pytest.fixture(scope="module")
 def older(tmp_path_factory: pytest.TempPathFactory) -> str:
-    """PYTHONPATH of the version before the function library's present one."""
-    changes = _git("log", "--format=%H", "-G^LIBRARY_VERSION =", "--", _SCRIPTS).splitlines()
+    """PYTHONPATH of the version before the present layout."""
+    changes = _git("log", "--format=%H", "-G^LAYOUT =", "--", _DIGEST).splitlines()
     before = _git("rev-parse", "--verify", "--quiet", f"{changes[0]}^") if changes else ""
     if not before:
         pytest.skip("needs the history: this clone is shallow, or no repository")
