@@ -18,8 +18,8 @@ import socket
 import threading
 import time
 from collections import deque
-from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
-from dataclasses import dataclass, field
+from collections.abc import Collection, Iterable, Iterator, Sequence
+from dataclasses import dataclass
 from datetime import datetime
 from typing import Any, Literal, Self
 
@@ -30,6 +30,7 @@ import redis.exceptions
 from paceline import campaign_desk, payloads, wishes
 from paceline.campaigns import Campaign
 from paceline.connect import connect
+from paceline.durable import Durable, replica_timeout_of, replicas_of
 from paceline.errors import (
     NotPossible,
     NotReplicated,
@@ -42,11 +43,11 @@ from paceline.event_reader import GroupReader, position_of, read_alone
 from paceline.event_watch import EventWatch
 from paceline.events import ENDS, RESTS, Event
 from paceline.intake import BULK, is_missing_function
-from paceline.merged import MARK
 from paceline.message import Message, build, check_id, check_label, check_name
+from paceline.message_status import Status, status_of
 from paceline.outbox import OutboxStore, known_destinations
 from paceline.pipe import Pipe
-from paceline.records import Ended, Live
+from paceline.translated import translated, translating
 
 __all__ = ["Campaign", "Event", "Outbox", "Receipt", "Status"]
 
@@ -62,15 +63,6 @@ _LOOK_AGAIN_S = 5.0
 # Waiters that look at once: a thousand may be woken by one event, and a pool holds a hundred
 # connections (redis-py 8).
 _LOOKERS = 8
-#: Of the socket's time-out, which must not run out first.
-_REPLICA_SHARE = 0.4
-_REPLICA_TIMEOUT_S = 2.0
-#: Too few replicas, a full disk. (Of a replica redis-py makes an error of its own.)
-_NO_WRITES = ("NOREPLICAS", "MISCONF")
-
-#: "server": as durable as the server's own settings. "replica": one replica has it too; a number:
-#: so many.
-Durable = Literal["server", "replica"] | int
 
 
 class Receipt(msgspec.Struct, frozen=True, gc=False):
@@ -84,44 +76,6 @@ class Receipt(msgspec.Struct, frozen=True, gc=False):
     warnings: tuple[str, ...] = ()
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Status:
-    """What is known of a message.
-
-    ``state``     ready, scheduled, leased, begun, dead, parked, sent, cancelled, expired, dropped,
-                  moved: final here, ``provider_id`` names the destination that has it now
-    ``attempts``  requests begun; ``history`` the last ten with their outcomes (empty for a message
-                  sent at the first attempt)
-    ``paused``    it waits with its campaign, which is paused; ``due`` is None then
-    ``request``   the merged request that it is in now, whose state is its own then; the requests
-                  it was in are in ``history``
-    ``tenant``    of a destination with many endpoints "acme", or "acme/key": where it goes, and
-                  what it is in order with
-    Times are unix seconds; ``due`` is when a scheduled one is next tried.
-    """
-
-    id: str
-    destination: str
-    state: str
-    final: bool
-    accepted_at: float | None = None
-    ended_at: float | None = None
-    due: float | None = None
-    expires: float | None = None
-    priority: str | None = None
-    tenant: str | None = None
-    campaign: str | None = None
-    tries: int = 0
-    attempts: int = 0
-    payload_bytes: int = 0
-    provider_id: str | None = None
-    worker: str | None = None
-    cancel_asked: bool = False
-    request: str | None = None
-    paused: bool = False
-    history: Sequence[Mapping[str, Any]] = field(default_factory=tuple)
-
-
 class Outbox:
     """The producers' side of Paceline. Thread-safe.
 
@@ -133,7 +87,7 @@ class Outbox:
 
     def __init__(self, client: redis.Redis, *, replica_timeout_s: float | None = None) -> None:
         self._client = client
-        self._replica_timeout_s = _replica_timeout_s(client, replica_timeout_s)
+        self._replica_timeout_s = replica_timeout_of(client, replica_timeout_s)
         self._stores: dict[str, OutboxStore] = {}
         self._watches: dict[str, EventWatch] = {}
         self._lock = threading.Lock()
@@ -221,7 +175,7 @@ class Outbox:
         told RedisUnavailable, does not know what became of up to AHEAD + 2 pieces after the last
         answer: repeat from there on, with the same messages.
         """
-        replicas = _replicas_of(durable)
+        replicas = replicas_of(durable)
         with Pipe(self._client) as pipe:
             try:
                 yield from self._stream(pipe, messages, replicas)
@@ -229,7 +183,7 @@ class Outbox:
                 raise
             except PacelineError:
                 # Who asks next what became of the others must not be told before it has happened.
-                with _translated():
+                with translated():
                     pipe.drain()
                 raise
 
@@ -266,12 +220,12 @@ class Outbox:
         polls.
         """
         end = None if timeout_s is None else time.monotonic() + timeout_s
-        with _translated(), self._looks:
+        with translated(), self._looks:
             kinds = self._store(destination).event_kinds()
         if not kinds:
             return self._wait(destination, message_id, end, None, _POLL_MOST_S)
         watch = self._watch(destination)
-        with _translated(), watch.bell(check_id(message_id)) as bell:
+        with translated(), watch.bell(check_id(message_id)) as bell:
             most_s = _LOOK_AGAIN_S if kinds >= ENDS | RESTS else _POLL_MOST_S
             return self._wait(destination, message_id, end, (watch, bell), most_s)
 
@@ -331,7 +285,7 @@ class Outbox:
         NotPossible where events are off, InvalidMessage for a wrong ``start``, RedisUnavailable.
         """
         store = self._store(destination)
-        with _translated():
+        with translated():
             if not store.event_kinds():
                 raise NotPossible(
                     "reading events",
@@ -340,11 +294,11 @@ class Outbox:
                 )
             if group is None:
                 after = position_of(self._client, destination, start or "now")
-                return _translating(read_alone(self._client, destination, after, block_s, kinds))
+                return translating(read_alone(self._client, destination, after, block_s, kinds))
             name = consumer or f"{socket.gethostname()}-{os.getpid()}"
             reader = GroupReader(self._client, destination, group, name, claim_after_s)
             reader.create(position_of(self._client, destination, start or "first"))
-        return _translating(reader.read(block_s, kinds))
+        return translating(reader.read(block_s, kinds))
 
     def cancel(self, destination: str, message_id: str, *, timeout_s: float = 2.0) -> bool:
         """True: it will not be sent. False: it has begun and may be on the wire; it is not tried
@@ -356,7 +310,7 @@ class Outbox:
         """
         store = self._store(destination)
         try:
-            with _translated():
+            with translated():
                 word = wishes.cancel(store, check_id(message_id), timeout_s)
         except UnknownDestination:
             raise UnknownDestination(destination, self.destinations()) from None
@@ -376,7 +330,7 @@ class Outbox:
         (``known``) all figures are 0. Raises InvalidMessage for what cannot be a name,
         UnknownDestination, RedisUnavailable."""
         store = self._known_store(destination)
-        with _translated():
+        with translated():
             return campaign_desk.look(store, check_label("campaign", name))
 
     def cancel_campaign(self, destination: str, name: str) -> dict[str, int]:
@@ -384,12 +338,12 @@ class Outbox:
         those that are left ``begun`` (may be on the wire; not tried again), ``dead``, ``parked``.
         Raises as ``campaign``; may be repeated, after RedisUnavailable too."""
         store = self._known_store(destination)
-        with _translated():
+        with translated():
             return campaign_desk.cancel(store, check_label("campaign", name))
 
     def destinations(self) -> list[str]:
         """The names of all destinations known here."""
-        with _translated():
+        with translated():
             return known_destinations(self._client)
 
     def close(self) -> None:
@@ -425,7 +379,7 @@ class Outbox:
         for destination, places in good.items():
             store, its = self._store(destination), [messages[place] for place in places]
             fence = store.fence_commands(replicas, self._replica_timeout_s) if replicas else ()
-            with _translated():
+            with translated():
                 pipe.put(store.enqueue_command(its), *fence)
             piece.calls.append((store, places, its))
         return piece
@@ -435,7 +389,7 @@ class Outbox:
         """Reads the replies to a piece; the answers are in the order of its messages."""
         answers, warnings = piece.answers, piece.warnings
         for store, places, messages in piece.calls:
-            with _translated():
+            with translated():
                 reply, *fence = pipe.take() if piece.replicas else [pipe.take()]
                 words = store.enqueue_answers(reply, messages)
                 # What was handed over only after the library had been loaded came behind the fence.
@@ -458,7 +412,7 @@ class Outbox:
         now = time.monotonic()
         known = self._options.get(destination)
         if known is None or now - known[0] > _OPTIONS_TTL_S:
-            with _translated():
+            with translated():
                 provider, limit = self._store(destination).intake_rules()
             if provider is None:
                 raise UnknownDestination(destination, self.destinations())
@@ -481,84 +435,20 @@ class Outbox:
 
     def _known_store(self, destination: str) -> OutboxStore:
         store = self._store(destination)
-        with _translated():
+        with translated():
             if store.intake_rules()[0] is None:
                 raise UnknownDestination(destination, self.destinations())
         return store
 
     def _status(self, destination: str, message_id: str, *, history: bool) -> Status:
         store = self._store(destination)
-        with _translated():
-            found = store.look([check_id(message_id)])[0]
+        with translated():
+            found = status_of(store, check_id(message_id), history=history)
             if found is None:
                 if store.intake_rules()[0] is None:
                     raise UnknownDestination(destination, self.destinations())
                 raise UnknownMessage(destination, message_id)
-            head, size, _, worker = found
-            attempts = _history(store, message_id, head) if history else ()
-            paused = _is_paused(store, message_id, head)
-        if isinstance(head, Ended):
-            return Status(
-                id=message_id,
-                destination=destination,
-                state=head.state,
-                final=True,
-                ended_at=head.at_us / 1e6,
-                provider_id=head.provider_id or None,
-                history=attempts,
-            )
-        return _live_status(destination, message_id, head, size, worker, attempts, paused)
-
-
-def _history(
-    store: OutboxStore, message_id: str, head: Live | Ended
-) -> Sequence[Mapping[str, Any]]:
-    """Its own attempts, and those of the merged request that it is in, or was in when it ended."""
-    own = store.attempts(message_id)
-    if isinstance(head, Ended) or head.in_request:
-        own = sorted(own + store.attempts(MARK + head.nonce), key=_when)
-    return own
-
-
-def _is_paused(store: OutboxStore, message_id: str, head: Live | Ended) -> bool:
-    if isinstance(head, Ended) or head.state != "scheduled" or not head.campaign:
-        return False
-    return not head.in_request and store.is_held_back(message_id)
-
-
-def _when(attempt: Mapping[str, Any]) -> int:
-    return int(attempt.get("at_us") or 0)
-
-
-def _live_status(
-    destination: str,
-    message_id: str,
-    head: Live,
-    size: int,
-    worker: str,
-    attempts: Sequence[Mapping[str, Any]],
-    paused: bool,
-) -> Status:
-    return Status(
-        id=message_id,
-        destination=destination,
-        state=head.state,
-        final=False,
-        accepted_at=head.at_us / 1e6,
-        due=head.due_us / 1e6 if head.state == "scheduled" and not paused else None,
-        expires=head.expires_us / 1e6 if head.expires_us else None,
-        priority=head.priority,
-        tenant=head.tenant or None,
-        campaign=head.campaign or None,
-        tries=head.tries,
-        attempts=head.attempts,
-        payload_bytes=size,
-        worker=worker or None,
-        cancel_asked=head.cancel_asked,
-        request=head.nonce if head.in_request else None,
-        paused=paused,
-        history=attempts,
-    )
+        return found
 
 
 @dataclass(frozen=True, slots=True)
@@ -570,26 +460,6 @@ class _Piece:
     calls: list[tuple[OutboxStore, list[int], list[Message]]]
     warnings: dict[int, tuple[str, ...]]
     replicas: int
-
-
-def _replicas_of(durable: Durable) -> int:
-    if durable == "server":
-        return 0
-    if durable == "replica":
-        return 1
-    if isinstance(durable, bool) or not isinstance(durable, int) or durable < 0:
-        raise ValueError(f'durable is "server", "replica" or a number of replicas, not {durable!r}')
-    return durable
-
-
-def _replica_timeout_s(client: redis.Redis, asked_s: float | None) -> float:
-    socket_s = client.connection_pool.connection_kwargs.get("socket_timeout")
-    most_s = socket_s * _REPLICA_SHARE if socket_s else None
-    if asked_s is None:
-        return most_s or _REPLICA_TIMEOUT_S
-    if asked_s <= 0:
-        raise ValueError("replica_timeout_s must be above 0: WAIT 0 would wait for ever")
-    return asked_s if most_s is None else min(asked_s, most_s)
 
 
 def _pieces(messages: Iterable[Message]) -> Iterator[list[Message] | Exception]:
@@ -614,36 +484,3 @@ def _pieces(messages: Iterable[Message]) -> Iterator[list[Message] | Exception]:
         return
     if part:
         yield part
-
-
-def _translating(events: Iterator[Event]) -> Iterator[Event]:
-    """redis-py's errors as ours, also after the first."""
-    with _translated():
-        yield from events
-
-
-def _takes_no_writes(error: redis.exceptions.ResponseError) -> bool:
-    """Redis answers, but takes nothing for the moment."""
-    of_role = (redis.exceptions.ReadOnlyError, redis.exceptions.MasterDownError)
-    return isinstance(error, of_role) or str(error).startswith(_NO_WRITES)
-
-
-class _translated:  # noqa: N801 - a context manager that reads like a word
-    """redis-py's errors as ours."""
-
-    def __enter__(self) -> None:
-        return None
-
-    def __exit__(self, _: object, error: BaseException | None, __: object) -> None:
-        if isinstance(error, (redis.exceptions.ConnectionError, redis.exceptions.TimeoutError)):
-            raise RedisUnavailable(str(error)) from error
-        if isinstance(error, redis.exceptions.ResponseError) and _takes_no_writes(error):
-            raise RedisUnavailable(
-                f"it takes no writes now: {error}",
-                "It may be a replica since a fail-over, have too few replicas, or a full disk: "
-                "paceline doctor tells. Repeating with the same id is safe",
-            ) from error
-        if isinstance(error, redis.exceptions.RedisError):
-            raise PacelineError(
-                f"Redis refused: {error}", "Check its version (7 or later) and the user's rights"
-            ) from error

@@ -34,6 +34,7 @@ def cancel(store: OutboxStore, message_id: str, timeout_s: float) -> str:
                 f"{store.destination!r} answered within {timeout_s:g} s. One that runs again "
                 "carries it out; cancel() once more asks what became of it"
             )
+        # Not woken: nothing that an app may block on is written for a message where events are off.
         time.sleep(min(pause, left))
         pause = min(pause * 1.5, _POLL_MOST_S)
         word = store.ask_to_cancel(message_id)

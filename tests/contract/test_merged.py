@@ -5,6 +5,7 @@ from __future__ import annotations
 
 import hashlib
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import pytest
 import redis
@@ -21,14 +22,20 @@ SHA = hashlib.sha1(b"[]").digest()
 R1, R2 = "request-00000001", "request-00000002"
 
 
-@pytest.fixture
-def post(redis_client: redis.Redis) -> Iterator[Post]:
+@contextmanager
+def merging(client: redis.Redis) -> Iterator[Post]:
     """A destination that merges; its books must balance at the end, to the last message."""
-    the_post = Post(redis_client, merge_most=100, merge_ambiguous="retry", max_tries=3)
+    the_post = Post(client, merge_most=100, merge_ambiguous="retry", max_tries=3)
     yield the_post
     assert the_post.sound()
     findings = DeepAudit(the_post.store, rest=lambda _: None).run()
     assert findings.sound, findings.faults
+
+
+@pytest.fixture
+def post(redis_client: redis.Redis) -> Iterator[Post]:
+    with merging(redis_client) as it:
+        yield it
 
 
 def freeze(

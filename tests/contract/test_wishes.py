@@ -8,21 +8,16 @@ from collections.abc import Iterator
 import pytest
 import redis
 
-from contract.test_merged import R1, merged
+from contract.test_merged import R1, merged, merging
 from contract.test_transitions import Post
-from paceline.audit import DeepAudit
 from paceline.outbox import OutboxStore
 from paceline.rights import acl_lines
 
 
 @pytest.fixture
 def post(redis_client: redis.Redis) -> Iterator[Post]:
-    """A destination that merges; its books must balance at the end, to the last message."""
-    the_post = Post(redis_client, merge_most=100, merge_ambiguous="retry", max_tries=3)
-    yield the_post
-    assert the_post.sound()
-    findings = DeepAudit(the_post.store, rest=lambda _: None).run()
-    assert findings.sound, findings.faults
+    with merging(redis_client) as it:
+        yield it
 
 
 @pytest.fixture

@@ -17,10 +17,10 @@ import redis
 
 from paceline import Outbox, event_reader
 from paceline.cli.events import event_text
-from paceline.client import Status
 from paceline.connect import connect
 from paceline.errors import InvalidMessage, NotPossible, UnknownDestination
 from paceline.events import ENDS, KINDS, RESTS, Event
+from paceline.message_status import Status
 from paceline.outbox import OutboxStore
 from paceline.settings import Events
 from paceline.sink.thread import SinkThread

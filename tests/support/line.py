@@ -9,8 +9,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from paceline import Outbox
-from paceline.client import Status
 from paceline.connect import connect
+from paceline.message_status import Status
 from paceline.outbox import OutboxStore
 from paceline.service import DaemonService, Part
 from paceline.settings import Destination

@@ -20,8 +20,8 @@ from types import TracebackType
 from typing import Any, Self
 
 from paceline import Outbox
-from paceline.client import Durable
 from paceline.connect import connect
+from paceline.durable import Durable
 from paceline.embedded import EmbeddedServer, attached_url
 from paceline.errors import NotReplicated, PacelineError
 from paceline.message import Message

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from paceline.cli.words import count_of
-from paceline.client import Durable
+from paceline.durable import Durable
 
 _COUNT = re.compile(r"[1-9][0-9]{0,2}", re.ASCII)
 

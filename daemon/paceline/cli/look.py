@@ -26,10 +26,11 @@ from paceline.cli.common import (
 )
 from paceline.cli.endpoint_words import lane_text, why_lane_waits
 from paceline.cli.words import count_of, excerpt, in_words, local_time
-from paceline.client import Outbox, Status
+from paceline.client import Outbox
 from paceline.endpoint_registry import EndpointRegistry
 from paceline.endpoints import lane_of
 from paceline.errors import NotPossible
+from paceline.message_status import Status
 from paceline.outbox import OutboxStore
 from paceline.rates import Rates, between, percentile_s
 from paceline.redaction import Redaction

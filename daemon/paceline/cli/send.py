@@ -37,7 +37,8 @@ from paceline.cli.reckon import reckon
 from paceline.cli.send_summary import Summary
 from paceline.cli.spreading import Spread, too_long, too_old
 from paceline.cli.words import count_of, in_words
-from paceline.client import PIPELINE, Durable, Outbox, Receipt
+from paceline.client import PIPELINE, Outbox, Receipt
+from paceline.durable import Durable
 from paceline.endpoint_registry import EndpointRegistry
 from paceline.errors import (
     Draining,
